@@ -1,0 +1,260 @@
+"""One exception tree: everything this package raises on purpose.
+
+::
+
+    BeamtimeError
+    ├── StorageError                  frames
+    │   ├── FrameMismatchError        (ValueError)    wrong dtype or shape
+    │   ├── CapacityError             (ValueError)    more frames than promised
+    │   ├── SinkClosedError           (RuntimeError)  write after close
+    │   ├── UnknownSourceError        (KeyError)      no such source in a writer
+    │   ├── StoreStateError           (RuntimeError)  a call out of its order
+    │   ├── StoreWriteError           (OSError)       the disk refused
+    │   ├── StoreReadError            (OSError)       a store cannot be read
+    │   │   └── FrameReadError                        a frame is missing or damaged
+    │   ├── KeyNotFoundError          (KeyError)      no value under a backend's key
+    │   ├── BackendError              (OSError)       a backend that refused or is away
+    │   ├── BackendClosedError        (RuntimeError)  a backend used after its close
+    │   ├── MetadataError             (TypeError)     metadata that JSON cannot hold
+    │   ├── PathError                 (ValueError)    a name or URI that is refused
+    │   └── UnsupportedFormatError    (ValueError)    no writer, no backend for this
+    ├── DatabaseError                 runs, events, samples
+    │   ├── BeamtimeFileError         (sqlite3.DatabaseError)   damaged, or no beamtime
+    │   │   └── NewerVersionError                     written by a newer version
+    │   ├── IntegrityError            (sqlite3.IntegrityError)  a broken reference
+    │   ├── DatabaseWriteError        (OSError)       the disk or a lock refused
+    │   ├── DocumentError             (ValueError)    a document that cannot be stored
+    │   ├── RunStateError             (RuntimeError)  a call out of its order
+    │   ├── ReadOnlyError             (RuntimeError)  writing to ``mode="r"``
+    │   └── RunNotFoundError          (KeyError)      no such run, stream or field
+    ├── DeviceError                   (RuntimeError)  hardware that misbehaves
+    │   ├── SourceError                               a frame source failed
+    │   └── DeviceTimeoutError        (TimeoutError)  a device that does not answer
+    └── MissingExtraError             (ImportError)   an optional package is absent
+
+    BeamtimeWarning                   (UserWarning)   kept, but not as it was meant
+
+Every message says what happened, where, and the next step; the values that a caller
+may want are attributes of the exception.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+
+class BeamtimeError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+    # KeyError shows the repr of its argument; every error here shows its sentence.
+    def __str__(self) -> str:
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
+
+class BeamtimeWarning(UserWarning):
+    """Something was kept, but not where or not as it was meant to be."""
+
+
+class StorageError(BeamtimeError):
+    """Base of what goes wrong with frames and their stores."""
+
+
+class FrameMismatchError(StorageError, ValueError):
+    """A frame whose dtype or shape differs from what its source declared.
+
+    Attributes
+    ----------
+    source : str
+        Name of the source.
+    expected, seen : str
+        The declared and the offered dtype and shape.
+    """
+
+    def __init__(self, source: str, expected: str, seen: str) -> None:
+        super().__init__(
+            f"source {source!r} takes frames of {expected}, got {seen}; "
+            "nothing was written. Convert the frame, or prepare the source anew"
+        )
+        self.source, self.expected, self.seen = source, expected, seen
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.source, self.expected, self.seen)
+
+
+class CapacityError(StorageError, ValueError):
+    """More frames than the source's declared capacity; nothing was written."""
+
+
+class SinkClosedError(StorageError, RuntimeError):
+    """A frame for a sink that is closed; nothing was written."""
+
+
+class UnknownSourceError(StorageError, KeyError):
+    """A source that this writer does not know."""
+
+
+class StoreStateError(StorageError, RuntimeError):
+    """A call that does not fit the state of the writer or store."""
+
+
+class _OSErrorWithSentence(StorageError, OSError):
+    """An ``OSError`` with ``errno`` and ``filename`` whose text is a sentence."""
+
+    def __init__(
+        self, message: str, *, errno: int | None = None, filename: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+
+class StoreWriteError(_OSErrorWithSentence):
+    """The disk refused a write; what was acknowledged before is safe.
+
+    Attributes
+    ----------
+    errno : int or None
+        The operating system's error number, such as :data:`errno.ENOSPC`.
+    filename : str or None
+        The file that could not be written.
+    """
+
+
+class StoreReadError(_OSErrorWithSentence):
+    """A store that is not there, not readable, or not in a known layout."""
+
+
+class FrameReadError(StoreReadError):
+    """A published frame that is missing from its file or fails its checksum."""
+
+
+class KeyNotFoundError(StorageError, KeyError):
+    """There is no value under this key of a backend; raised for absence alone.
+
+    Attributes
+    ----------
+    key, url : str
+        The key, and the backend's URL.
+    """
+
+    def __init__(self, key: str, url: str) -> None:
+        super().__init__(
+            f"there is no value under {key!r} in {url}; list_prefix() shows what "
+            "is there"
+        )
+        self.key, self.url = key, url
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.key, self.url)
+
+
+class BackendError(_OSErrorWithSentence):
+    """A backend that refused, or that cannot be reached.
+
+    Attributes
+    ----------
+    errno : int or None
+        The operating system's error number, where it gave one.
+    filename : str or None
+        The key, where one was asked for.
+    """
+
+
+class BackendClosedError(StorageError, RuntimeError):
+    """A backend that was used after its ``close``."""
+
+
+class MetadataError(StorageError, TypeError):
+    """Metadata that cannot be written as JSON."""
+
+
+class PathError(StorageError, ValueError):
+    """A name or URI that is refused because it would lead somewhere else."""
+
+
+class UnsupportedFormatError(StorageError, ValueError):
+    """No writer is registered for a mimetype, or no backend for a URL's scheme."""
+
+
+class DatabaseError(BeamtimeError):
+    """Base of what goes wrong with the record of runs."""
+
+
+class BeamtimeFileError(DatabaseError, sqlite3.DatabaseError):
+    """A file that is damaged or that is not a beamtime."""
+
+
+class NewerVersionError(BeamtimeFileError):
+    """A file written by a newer version of this package; nothing was changed."""
+
+
+class IntegrityError(DatabaseError, sqlite3.IntegrityError):
+    """A record that refers to something that does not exist."""
+
+
+class DatabaseWriteError(DatabaseError, OSError):
+    """The disk refused a record, or another program keeps the file locked.
+
+    Attributes
+    ----------
+    errno : int or None
+        The operating system's error number, such as :data:`errno.ENOSPC`.
+    filename : str or None
+        The file that could not be written.
+    """
+
+    def __init__(
+        self, message: str, *, errno: int | None = None, filename: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+
+class DocumentError(DatabaseError, ValueError):
+    """A document that cannot be stored as it is."""
+
+
+class RunStateError(DatabaseError, RuntimeError):
+    """A call that does not fit the state of a run writer."""
+
+
+class ReadOnlyError(DatabaseError, RuntimeError):
+    """A change asked of a beamtime that was opened with ``mode="r"``."""
+
+
+class RunNotFoundError(DatabaseError, KeyError):
+    """No run, stream or field of that name or number."""
+
+
+class DeviceError(BeamtimeError, RuntimeError):
+    """Base of what goes wrong with hardware and its simulation."""
+
+
+class SourceError(DeviceError):
+    """A frame source that failed while it was acquiring."""
+
+
+class DeviceTimeoutError(DeviceError, TimeoutError):
+    """A device that does not answer in time."""
+
+
+class MissingExtraError(BeamtimeError, ImportError):
+    """An optional package is absent; the message names the extra to install.
+
+    Attributes
+    ----------
+    purpose, package, extra : str
+        What was asked for, what could not be imported, and the extra of this package
+        that brings it.
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}: "
+            f"pip install 'bluesky-beamtime[{extra}]'"
+        )
+        self.purpose, self.package, self.extra = purpose, package, extra
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.purpose, self.package, self.extra)
