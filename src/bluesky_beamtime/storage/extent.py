@@ -1,0 +1,69 @@
+"""How many frames an array really holds, read from its shards' own indexes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.errors import FrameReadError
+from bluesky_beamtime.storage.layout import ArrayLayout
+from bluesky_beamtime.storage.shards import ENTRY_BYTES, present, read_index
+
+
+def shard_numbers(folder: Path, layout: ArrayLayout) -> list[int]:
+    """Return the numbers of the shard files in an array's folder, ascending."""
+    pattern = re.compile(r"c\.(\d+)" + r"\.0" * len(layout.shape))
+    names = os.listdir(folder)
+    found = (pattern.fullmatch(name) for name in names)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def shard_presence(folder: Path, layout: ArrayLayout, number: int) -> NDArray[Any]:
+    """Return for each slot of a shard whether its frame is there whole."""
+    path = folder / layout.shard_name(number)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return np.zeros(layout.frames_per_shard, bool)
+    try:
+        index = read_index(fd, layout.frames_per_shard)
+        return present(index, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def written_frames(folder: Path, layout: ArrayLayout) -> int:
+    """Return the number of frames up to and with the last one that is whole.
+
+    Frames are appended in order, so after the death of a process none is missing in
+    between. A power cut may take bytes of the latest frames although their index
+    entries were kept; such frames at the end do not count.
+    """
+    for number in reversed(shard_numbers(folder, layout)):
+        there = np.flatnonzero(shard_presence(folder, layout, number))
+        for slot in reversed(there):
+            if _is_whole(folder, layout, number, int(slot)):
+                return number * layout.frames_per_shard + int(slot) + 1
+    return 0
+
+
+def _is_whole(folder: Path, layout: ArrayLayout, number: int, slot: int) -> bool:
+    """Say whether the bytes of a frame are those that were written."""
+    fd = os.open(folder / layout.shard_name(number), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        entry = os.pread(fd, ENTRY_BYTES, slot * ENTRY_BYTES)
+        offset, length = (int(value) for value in np.frombuffer(entry, "<u8"))
+        chunk = os.pread(fd, length, offset)
+    finally:
+        os.close(fd)
+    frame = np.empty((1, *layout.shape), layout.dtype)
+    try:
+        layout.codec.decode(chunk, frame, "")
+    except FrameReadError:
+        return False
+    return True
