@@ -1,0 +1,398 @@
+"""Beamtime: the one object that users hold."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from bluesky_beamtime.database.conditions import Moment, make_conditions
+from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.journaled import JournalIndex
+from bluesky_beamtime.database.runs import Run
+from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
+from bluesky_beamtime.database.scan_ids import reserve_scan_id
+from bluesky_beamtime.database.schema import runs
+from bluesky_beamtime.database.search import Runs, count_incomplete
+from bluesky_beamtime.database.sizes import folder_size, human_size
+from bluesky_beamtime.errors import BeamtimeError, ReadOnlyError
+from bluesky_beamtime.recording import (
+    DocumentRecorder,
+    acquisition_name,
+    label_interrupted,
+)
+from bluesky_beamtime.storage import FrameStore, create_group
+
+if TYPE_CHECKING:
+    from bluesky import RunEngine
+    from ophyd_async.core import PathProvider
+
+# Summing up the files of thousands of runs must not make a prompt wait.
+_PATIENCE = 0.3
+
+
+class Beamtime:
+    """Everything that a beamline measured: records it, lists it, finds it, reads it.
+
+    ::
+
+        beamtime = Beamtime("2026-11-LaB6.db", sample="LaB6")
+        beamtime.attach(RE)
+        camera = SimCamera(beamtime.frames)
+        RE(count([camera], 10))
+        beamtime[-1].primary.read()
+
+    Documents and numbers go to the SQLite file ``x.db``, frames and arrays to the Zarr
+    hierarchy ``x.zarr`` beside it; the folder may be moved as a whole.
+
+    Parameters
+    ----------
+    path
+        The file; made if it does not exist, in a folder that does.
+    sample
+        What is in the beam, see :attr:`sample`.
+    mode
+        ``"a"`` to record, ``"r"`` to read: nothing that is there is changed then.
+    durability
+        ``"kill"``: what was accepted survives the death of the process at once, and a
+        power cut after 50 ms; ``"power"``: it survives both at once, and is slower.
+    on_error
+        What becomes of a document that cannot be stored. ``"journal"``: it goes with
+        the rest of its run to ``x.journal.jsonl``, with a loud warning, and the plan
+        goes on; ``"raise"``: the plan stops.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    mode : str
+        As given.
+
+    Raises
+    ------
+    BeamtimeFileError
+        The path is no beamtime's, or there is another kind of file; it is not changed.
+    NewerVersionError
+        The file was written by a newer version of this package.
+
+    Notes
+    -----
+    Usable from several threads. Several processes may read a beamtime while others
+    record into it. Opening one for recording labels the runs that were cut off by a
+    crash, and repairs their frames. It is a callback: ``RE.subscribe(beamtime)``
+    records, and :meth:`attach` does a little more.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sample: str | Mapping[str, Any] | SampleMetadata | None = None,
+        mode: Literal["a", "r"] = "a",
+        durability: Literal["kill", "power"] = "kill",
+        on_error: Literal["journal", "raise"] = "journal",
+    ) -> None:
+        self.mode: Literal["a", "r"] = mode
+        self._sample: SampleMetadata | None = None
+        self._frames: FrameStore | None = None
+        self._attached: dict[int, tuple[RunEngine, int, Any]] = {}
+        self._recorder: DocumentRecorder | None = None
+        self._database = Database(path, mode=mode, durability=durability)
+        try:
+            self.path = self._database.path
+            self._journal = JournalIndex(self._database.journal)
+            self._runs = Runs(self._database, self._journal)
+            if mode == "a":
+                self._begin_recording(on_error)
+            if sample is not None:
+                self.sample = sample
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin_recording(self, on_error: Literal["journal", "raise"]) -> None:
+        self._recorder = DocumentRecorder(self._database, on_error=on_error)
+        power = self._database.durability == "power"
+        create_group(self._database.store, sync=power)
+        label_interrupted(self._database)
+
+    # -------------------------------------------------------------------- recording
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Record one document; it is safe when this returns.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        DatabaseWriteError
+            Neither the database nor the journal could take it.
+        BeamtimeError
+            With ``on_error="raise"``: it could not be stored.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            raise self._read_only("record")
+        recorder(name, doc)
+
+    def attach(self, RE: RunEngine) -> None:
+        """Record every run of a RunEngine, with scan numbers that go on.
+
+        Subscribes to the documents, and makes :meth:`next_scan_id` the RunEngine's
+        source of scan numbers. Attaching twice is attaching once.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        if self._recorder is None:
+            raise self._read_only("record")
+        if id(RE) in self._attached:
+            return
+        engine: Any = RE  # its methods lack annotations
+        token: int = engine.subscribe(self)
+        self._attached[id(RE)] = (RE, token, engine.scan_id_source)
+        engine.scan_id_source = self.next_scan_id
+
+    def detach(self, RE: RunEngine) -> None:
+        """Undo :meth:`attach`; nothing happens if it is not attached."""
+        attached = self._attached.pop(id(RE), None)
+        if attached is None:
+            return
+        engine: Any
+        engine, token, source = attached
+        engine.unsubscribe(token)
+        if getattr(engine.scan_id_source, "__self__", None) is self:
+            engine.scan_id_source = source
+
+    def next_scan_id(self, md: Mapping[str, Any] | None = None) -> int:
+        """Return a new scan number, for ``RE.scan_id_source``.
+
+        It is larger than every number that was used in this beamtime, by any process
+        and before any crash, and larger than ``md["scan_id"]``, the RunEngine's last
+        one.
+
+        Parameters
+        ----------
+        md
+            The RunEngine's metadata.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            raise self._read_only("number scans")
+        last = (md or {}).get("scan_id", 0)
+        if not isinstance(last, int) or isinstance(last, bool):
+            last = 0
+        try:
+            return reserve_scan_id(self._database, last)
+        except BeamtimeError as error:
+            if recorder.on_error == "raise":
+                raise
+            # The documents of this run will go to the journal; its number is the
+            # RunEngine's next one, which is what it would be without a beamtime.
+            recorder.warn(f"no scan number could be reserved: {error}")
+            return last + 1
+
+    @property
+    def sample(self) -> SampleMetadata | None:
+        """What is in the beam; belongs to the runs that start from now on.
+
+        Set it to a name, a mapping or a
+        :class:`~bluesky_beamtime.database.SampleMetadata`. A sample is known by its
+        name: what is given is added to what is known. A run whose metadata have a
+        ``sample`` belongs to that one.
+        """
+        return self._sample
+
+    @sample.setter
+    def sample(self, value: str | Mapping[str, Any] | SampleMetadata | None) -> None:
+        if self._recorder is None:
+            raise self._read_only("change the sample")
+        if value is None:
+            self._sample = self._recorder.sample_id = None
+            return
+        sample = SampleMetadata.of(value)
+        with self._database.writing() as connection:
+            self._recorder.sample_id = upsert_sample(connection, sample)
+        self._sample = sample
+
+    @property
+    def frames(self) -> FrameStore:
+        """Where devices put their frames: one store for each run.
+
+        Its folders are ``x.zarr/frames/<date>/<plan>_<scan number>``.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        if self._recorder is None:
+            raise self._read_only("write frames")
+        if self._frames is None:
+            self._frames = FrameStore(
+                self._database.store / "frames",
+                name=self._acquisition_name,
+                durability=self._database.durability,
+            )
+        return self._frames
+
+    @property
+    def path_provider(self) -> PathProvider:
+        """Where ophyd-async detectors that write files of their own put them.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        if self._recorder is None:
+            raise self._read_only("write files")
+        from bluesky_beamtime.devices.paths import OphydPathProvider
+
+        return OphydPathProvider(
+            self._database.store / "frames", self._acquisition_name
+        )
+
+    def _acquisition_name(self) -> str | None:
+        """Return the folder name of the run that is open, None if there is none."""
+        recorder = self._recorder
+        runs = recorder.open_runs if recorder is not None else []
+        return acquisition_name(runs[-1].plan_name, runs[-1].scan_id) if runs else None
+
+    def _read_only(self, what: str) -> ReadOnlyError:
+        return ReadOnlyError(
+            f"{str(self._database.path)!r} was opened with mode='r' and cannot {what}; "
+            "open it with mode='a'"
+        )
+
+    # ----------------------------------------------------------------------- reading
+
+    def __getitem__(self, key: int | str) -> Run:
+        """Return a run by scan number, by age (``-1`` is the newest), or by uid.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is no such run, or several begin with this uid.
+        """
+        if isinstance(key, str):
+            return self._runs.by_uid(key)
+        if isinstance(key, bool) or not hasattr(key, "__index__"):
+            raise TypeError(
+                "a run is found by its scan number, by -1 for the newest, or by the "
+                f"beginning of its uid, not by {key!r}; list(beamtime) has them all"
+            )
+        number = int(key)
+        if number < 0:
+            return self._runs.newest(-number - 1)
+        return self._runs.by_scan_id(number)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __bool__(self) -> bool:
+        # A beamtime without runs is still a beamtime.
+        return True
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def __contains__(self, uid: object) -> bool:
+        return isinstance(uid, str) and bool(
+            Runs(self._database, self._journal, [runs.c.uid == uid])
+        )
+
+    def search(
+        self,
+        *,
+        plan_name: str | None = None,
+        sample: str | SampleMetadata | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        text: str | None = None,
+        tags: str | Iterable[str] | None = None,
+        **metadata: Any,
+    ) -> Runs:
+        """Return the runs that fulfil every condition, the newest first.
+
+        Parameters
+        ----------
+        plan_name
+            Name of the plan.
+        sample
+            Name of the sample.
+        since, until
+            When the run began: datetime, seconds since 1970, or ISO text; local time
+            unless a zone is given. A date without a time means the whole day.
+        text
+            Stands somewhere in the metadata, the sample's name or the reason of the
+            end; upper or lower case.
+        tags
+            One or several; the run has all of them.
+        **metadata
+            Values of the start document; ``**{"optics.energy": 12.0}`` looks into
+            nested mappings.
+
+        Returns
+        -------
+        Runs
+            Has a length, can be iterated and sliced; asks the database anew each time.
+        """
+        return Runs(
+            self._database,
+            self._journal,
+            make_conditions(
+                plan_name=plan_name,
+                sample=sample,
+                since=since,
+                until=until,
+                text=text,
+                tags=tags,
+                metadata=metadata,
+            ),
+        )
+
+    # -------------------------------------------------------------------- life cycle
+
+    def close(self) -> None:
+        """Bring everything to the disk and let go of the files; may be called again.
+
+        Documents that arrive afterwards are kept in the journal, with a warning.
+        """
+        for RE, _, _ in list(self._attached.values()):
+            self.detach(RE)
+        if self._recorder is not None:
+            self._recorder.close()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = self._database.path.name.removesuffix(".db")
+        if self._database.closed:
+            return f"<Beamtime {name!r} closed>"
+        count = len(self)
+        parts = [f"{count} run{'' if count == 1 else 's'}"]
+        incomplete = count_incomplete(self._database, self._journal)
+        if incomplete:
+            parts.append(f"{incomplete} incomplete")
+        parts.append(self._size())
+        return f"<Beamtime {name!r} {', '.join(parts)}>"
+
+    def _size(self) -> str:
+        """Return what the files take on the disk, as people write it."""
+        total, complete = folder_size(
+            self._database.store, time.monotonic() + _PATIENCE
+        )
+        for path in (self.path, Path(f"{self.path}-wal"), self._database.journal):
+            if path.exists():
+                total += path.stat().st_size
+        return ("" if complete else "over ") + human_size(total)

@@ -1,0 +1,199 @@
+"""Grid scans: from a row per event to an axis per motor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.database.kinds import is_array, is_integer, is_list, is_mapping
+from bluesky_beamtime.errors import DocumentError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Start = Mapping[str, Any]
+
+
+def to_grid(start: Start, stream: str, dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with one dimension per axis of the scan.
+
+    Parameters
+    ----------
+    start
+        The RunStart document: ``shape`` gives the size of each axis, ``hints`` their
+        names, ``snaking`` or ``snake_axes`` which run back and forth, ``extents`` where
+        they run.
+    stream
+        Name of the stream.
+    dataset
+        What :meth:`Stream.read` returned.
+
+    Returns
+    -------
+    xarray.Dataset
+        The axes' coordinates are the mean readings along each axis; where nothing was
+        measured, what the plan intended. The readings themselves are the variables
+        ``<motor>_readback``. Integers become floats if a point is missing, and
+        ``seq_num`` is 0 there.
+
+    Raises
+    ------
+    DocumentError
+        The run is no grid scan, or this stream does not belong to the grid.
+    """
+    import xarray as xr
+
+    shape = _shape(start)
+    fields = _axes(start, stream, len(shape))
+    names = [axis[0] if axis else f"axis_{n}" for n, axis in enumerate(fields)]
+    cells = _cells(dataset["seq_num"].values, shape, _snaking(start, names))
+    rows = np.full(int(np.prod(shape)), -1)
+    inside = (cells >= 0) & (cells < len(rows))
+    rows[cells[inside]] = np.flatnonzero(inside)
+
+    motors = {field for axis in fields for field in axis}
+    coordinates: dict[str, Any] = {}
+    for number, axis in enumerate(fields):
+        for field in axis:
+            if field in dataset:
+                grid = _spread(dataset[field].values, rows, shape)
+                coordinates[field] = (
+                    names[number],
+                    _axis_values(grid, number, start),
+                    dataset[field].attrs,
+                )
+    variables: dict[str, Any] = {}
+    for key, variable in dataset.variables.items():
+        if (
+            not variable.dims
+            or variable.dims[0] != "time"
+            or key in ("time", "seq_num")
+        ):
+            continue
+        name = f"{key}_readback" if key in motors else str(key)
+        dims = (*names, *map(str, variable.dims[1:]))
+        data = cast("Any", variable).data
+        values = _spread(data, rows, shape)
+        variables[name] = (dims, values, variable.attrs)
+    seq_nums = np.where(
+        rows < 0, 0, dataset["seq_num"].values[rows] if len(cells) else 0
+    )
+    coordinates["seq_num"] = (names, seq_nums.reshape(shape))
+    times = _spread(dataset["time"].values, rows, shape)
+    coordinates["time"] = (names, times, dataset["time"].attrs)
+    frame_times = [str(key) for key in dataset.coords if f"{key}".endswith("_time")]
+    for key in frame_times:
+        if key in variables:
+            coordinates[key] = variables.pop(key)
+    return xr.Dataset(variables, coordinates, attrs=dataset.attrs)
+
+
+def _shape(start: Start) -> tuple[int, ...]:
+    shape = start.get("shape")
+    if not is_list(shape) or not all(is_integer(n) and n > 0 for n in shape):
+        raise DocumentError(
+            f"run {start.get('scan_id', start.get('uid'))} is no grid scan: its start "
+            "document has no 'shape'; use read()"
+        )
+    return tuple(shape)
+
+
+def _axes(start: Start, stream: str, rank: int) -> list[list[str]]:
+    """Return the fields of each axis, slowest first."""
+    hints = start.get("hints")
+    dimensions = hints.get("dimensions") if is_mapping(hints) else None
+    if not is_list(dimensions) or len(dimensions) != rank:
+        motors = start.get("motors")
+        if is_list(motors) and len(motors) == rank:
+            return [[str(motor)] for motor in motors]
+        return [[] for _ in range(rank)]
+    streams = {name for _, name in dimensions}
+    if streams != {stream}:
+        raise DocumentError(
+            f"the stream {stream!r} does not belong to the grid, which is in "
+            f"{', '.join(map(repr, sorted(streams)))}"
+        )
+    return [[str(field) for field in axis] for axis, _ in dimensions]
+
+
+def _snaking(start: Start, names: list[str]) -> list[bool]:
+    """Return which axes run back and forth; the slowest never does."""
+    snaking = start.get("snaking")
+    if is_list(snaking) and len(snaking) == len(names):
+        return [bool(value) for value in snaking]
+    pattern = start.get("plan_pattern_args")
+    axes = start.get("snake_axes")
+    if axes is None and is_mapping(pattern):
+        axes = pattern.get("snake_axes")
+    if axes in (True, "True"):
+        return [False] + [True] * (len(names) - 1)
+    # A list of the motors themselves, which a document holds as text.
+    text = str(axes)
+    return [
+        number > 0 and f"'{n}'" in text.replace('"', "'")
+        for number, n in enumerate(names)
+    ]
+
+
+def _cells(
+    seq_nums: NDArray[np.integer[Any]], shape: tuple[int, ...], snaking: list[bool]
+) -> NDArray[np.intp]:
+    """Return the flat position of each event in the grid, -1 outside."""
+    order = np.asarray(seq_nums, np.int64) - 1
+    inside = (order >= 0) & (order < int(np.prod(shape)))
+    places = list(np.unravel_index(np.where(inside, order, 0), shape))
+    # How often the axes before this one have stepped says which way it runs.
+    steps = np.zeros_like(order)
+    for axis, size in enumerate(shape):
+        forward = places[axis]
+        if snaking[axis]:
+            places[axis] = np.where(steps % 2, size - 1 - forward, forward)
+        steps = steps * size + forward
+    flat = np.ravel_multi_index(tuple(places), shape)
+    return np.where(inside, flat, -1)
+
+
+def _spread(values: Any, rows: NDArray[np.intp], shape: tuple[int, ...]) -> Any:
+    """Return ``values`` with their first axis spread over the grid."""
+    missing = bool((rows < 0).any())
+    rest = tuple(values.shape[1:])
+    if not missing:
+        return values[rows].reshape(shape + rest)
+    if values.dtype.kind in "OUSb":
+        fill: Any = None
+        dtype: np.dtype[Any] = np.dtype(object)
+    else:
+        fill = np.nan
+        dtype = np.result_type(values.dtype, np.float32)
+    if is_array(values):
+        padded = np.full((len(values) + 1, *rest), fill, dtype)
+        padded[:-1] = values
+    else:
+        import dask.array
+
+        da: Any = dask.array
+        blank = da.full((1, *rest), fill, dtype=dtype, chunks=(1, *rest))
+        padded = da.concatenate([values.astype(dtype), blank])
+    return padded[rows].reshape(shape + rest)
+
+
+def _axis_values(grid: NDArray[Any], axis: int, start: Start) -> NDArray[np.float64]:
+    """Return the position of each step of an axis."""
+    readings = np.moveaxis(np.asarray(grid, np.float64), axis, 0)
+    readings = readings.reshape(readings.shape[0], -1)
+    measured = np.isfinite(readings)
+    counts = measured.sum(axis=1)
+    sums = np.where(measured, readings, 0).sum(axis=1)
+    values = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    unknown = np.isnan(values)
+    extents = start.get("extents")
+    if unknown.any() and is_list(extents) and axis < len(extents):
+        first, last = (float(end) for end in extents[axis])
+        planned = np.linspace(first, last, len(values), dtype=np.float64)
+        # A relative scan's extents are relative to where it began.
+        offset = 0.0 if unknown.all() else float(np.nanmedian(values - planned))
+        values = np.where(unknown, planned + offset, values)
+    return values

@@ -1,0 +1,34 @@
+"""What a value of a document is: JSON's own types, and NumPy's beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    """Say whether a value is a mapping."""
+    return isinstance(value, Mapping)
+
+
+def is_list(value: Any) -> TypeGuard[list[Any]]:
+    """Say whether a value is a list; in documents a tuple is one too."""
+    return isinstance(value, (list, tuple))
+
+
+def is_array(value: Any) -> TypeGuard[NDArray[Any]]:
+    """Say whether a value is a NumPy array."""
+    return isinstance(value, np.ndarray)
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Say whether a value is an integer; a bool is none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Say whether a value is an integer or a real number; a bool is none."""
+    return is_integer(value) or isinstance(value, (float, np.floating))

@@ -1,0 +1,192 @@
+"""Is this file a beamtime? Connecting to it, and making a new one.
+
+Nothing here changes a file that is not a beamtime, or one from another version.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from bluesky_beamtime.database.connect import (
+    Durability,
+    connect_to_read,
+    connect_to_write,
+    retry_busy,
+)
+from bluesky_beamtime.database.failures import is_busy, primary_code, translate
+from bluesky_beamtime.database.schema import APPLICATION_ID, SCHEMA_VERSION, metadata
+from bluesky_beamtime.errors import BeamtimeFileError, NewerVersionError, ReadOnlyError
+
+_MAGIC = b"SQLite format 3\0"
+_USER_VERSION_AT = 60
+_APPLICATION_ID_AT = 68
+
+
+def check_path(path: Path, *, create: bool) -> bool:
+    """Return whether there is a file at ``path``; refuse what cannot be a beamtime.
+
+    Parameters
+    ----------
+    path
+        The database file.
+    create
+        Whether a missing file will be created.
+
+    Raises
+    ------
+    BeamtimeFileError
+        The path cannot be one of a beamtime, or there is another kind of file.
+    """
+    name = str(path)
+    if path.suffix == ".zarr":
+        raise BeamtimeFileError(
+            f"{name!r} is the name of a store of frames; give the database, such as "
+            f"{path.with_suffix('.db').name!r}: its frames go to {path.name!r} by "
+            "themselves"
+        )
+    if path.is_dir():
+        raise BeamtimeFileError(
+            f"{name!r} is a folder; a beamtime is a file, such as "
+            f"{str(path / 'beamtime.db')!r}"
+        )
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        if not create:
+            raise BeamtimeFileError(
+                f"there is no beamtime at {name!r}; check the path, or open it with "
+                "mode='a' to start one"
+            ) from None
+        if not path.parent.is_dir():
+            raise BeamtimeFileError(
+                f"there is no folder {str(path.parent)!r} for {path.name!r}; make it "
+                "first, or check the path"
+            ) from None
+        return False
+    except OSError as error:
+        raise BeamtimeFileError(
+            f"cannot read {name!r}: {os.strerror(error.errno or 0)}; check the path "
+            "and its permissions"
+        ) from error
+    if not header:
+        if create:
+            return False
+        raise BeamtimeFileError(f"{name!r} is empty, it is not a beamtime")
+    if len(header) < 100 or not header.startswith(_MAGIC):
+        raise _no_beamtime(path, "it is not an SQLite database")
+    # Right after a file was made its numbers may still be in the write-ahead log alone.
+    if log_size(path) == 0:
+        (application,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
+        (version,) = struct.unpack_from(">I", header, _USER_VERSION_AT)
+        _check_numbers(path, application, version)
+    return True
+
+
+def create_or_check(path: Path, durability: Durability) -> None:
+    """Make the tables if ``path`` is new, else check that it can be recorded into.
+
+    Two processes may do this at the same time.
+
+    Raises
+    ------
+    BeamtimeFileError, NewerVersionError
+        A file that is not a beamtime, or not one of this version.
+    ReadOnlyError
+        The file or its folder cannot be written.
+    """
+    exists = check_path(path, create=True)
+    place = path if exists else path.parent
+    if not (os.access(place, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise ReadOnlyError(
+            f"{str(path)!r} cannot be written, nor recorded into; open it with mode='r'"
+        )
+    version = 0
+    if exists:
+        # Look without changing anything, not even the journal mode.
+        with closing(connect_to_read(path)) as connection:
+            version = check_version(connection, path, may_be_new=True)
+    if version:
+        return
+    try:
+        with closing(connect_to_write(path, durability)) as connection:
+            retry_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            retry_busy(lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                if not check_version(connection, path, may_be_new=True):
+                    _create_tables(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    dialect = sqlite.dialect()
+    for table in metadata.sorted_tables:
+        connection.execute(str(CreateTable(table).compile(dialect=dialect)))
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def check_version(
+    connection: sqlite3.Connection, path: Path, *, may_be_new: bool = False
+) -> int:
+    """Return the schema version of an open file, 0 for an empty one.
+
+    Raises
+    ------
+    BeamtimeFileError, NewerVersionError
+        It is not a beamtime that this version knows.
+    """
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        if is_busy(error) or primary_code(error) == sqlite3.SQLITE_CORRUPT:
+            raise translate(error, path) from error
+        raise _no_beamtime(path, f"SQLite says: {error}") from error
+    if may_be_new and application == version == tables == 0:
+        return 0
+    _check_numbers(path, application, version)
+    return version
+
+
+def _check_numbers(path: Path, application: int, version: int) -> None:
+    if application != APPLICATION_ID:
+        raise _no_beamtime(path, "it is the SQLite database of another program")
+    if version > SCHEMA_VERSION:
+        raise NewerVersionError(
+            f"{str(path)!r} was written by a newer version of bluesky-beamtime (its "
+            f"tables have version {version}, this one knows {SCHEMA_VERSION}); nothing "
+            "was changed. Upgrade: pip install -U bluesky-beamtime"
+        )
+
+
+def _no_beamtime(path: Path, reason: str) -> BeamtimeFileError:
+    return BeamtimeFileError(
+        f"{str(path)!r} is not a beamtime: {reason}; nothing was changed. "
+        "Give the .db file of a beamtime, or a new name to start one"
+    )
+
+
+def log_size(path: Path) -> int:
+    """Return the bytes in the write-ahead log of a database."""
+    try:
+        return os.stat(path.with_name(f"{path.name}-wal")).st_size
+    except OSError:
+        return 0

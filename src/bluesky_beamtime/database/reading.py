@@ -1,0 +1,275 @@
+"""The rows of a stream: events and frames brought together, as a Dataset."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.columns import MISSING, Column, make_column
+from bluesky_beamtime.database.decoding import decode
+from bluesky_beamtime.database.encoding import encode
+from bluesky_beamtime.database.external import FrameRows, frame_rows
+from bluesky_beamtime.database.rowframes import frame_dims
+from bluesky_beamtime.errors import BeamtimeWarning, RunNotFoundError, StorageError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bluesky_beamtime.database.streams import Stream
+
+Ints = NDArray[np.int64]
+
+_PAGE = 10_000
+
+
+class StreamReading:
+    """One call of :meth:`Stream.read`."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        fields: Iterable[str] | str | None,
+        *,
+        scalars: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._database = stream.run.database
+        self._uids = [uid for uid, _ in stream.descriptor_rows()]
+        self._data_keys = stream.data_keys
+        self._asked = fields is not None
+        self._fields = self._check(fields)
+        rows = frame_rows(self._database, stream.run.uid, self._uids)
+        self._frames = {
+            key: rows[key]
+            for key in self._fields
+            if key in rows and not (scalars and self._data_keys[key].get("shape"))
+        }
+        self._in_events = [
+            key
+            for key in self._fields
+            if key not in rows and self._data_keys[key].get("external") != "STREAM:"
+        ]
+        self._read_events()
+        self._seq_nums = self._common_rows()
+
+    def _check(self, fields: Iterable[str] | str | None) -> list[str]:
+        if fields is None:
+            return list(self._data_keys)
+        wanted = [fields] if isinstance(fields, str) else list(fields)
+        for field in wanted:
+            if field not in self._data_keys:
+                raise RunNotFoundError(
+                    f"{self._stream.run.label}: the stream {self._stream.name!r} has "
+                    f"no field {field!r}; it has {', '.join(self._data_keys)}"
+                )
+        return wanted
+
+    def _read_events(self) -> None:
+        """Read the events, the last of each sequence number, in their order."""
+        table = schema.events
+        last: dict[int, tuple[float | None, str, str]] = {}
+        for uid in self._uids:
+            after = -1
+            query = select(
+                table.c.ordinal,
+                table.c.seq_num,
+                table.c.time,
+                table.c.data,
+                table.c.timestamps,
+            ).order_by(table.c.ordinal)
+            while True:
+                page = query.where(table.c.stream_uid == uid, table.c.ordinal > after)
+                with self._database.reading() as connection:
+                    rows = connection.execute(page.limit(_PAGE)).all()
+                for _, seq_num, time, data, timestamps in rows:
+                    last[seq_num] = (time, data, timestamps)
+                if len(rows) < _PAGE:
+                    break
+                after = rows[-1].ordinal
+        self._events = dict(sorted(last.items()))
+
+    def _common_rows(self) -> Ints:
+        """Return the sequence numbers that every field has."""
+        found: list[Ints] = []
+        if self._events or self._in_events:
+            found.append(np.fromiter(self._events, np.int64, len(self._events)))
+        found += [rows.seq_nums for rows in self._frames.values()]
+        if not found:
+            return np.empty(0, np.int64)
+        common = found[0]
+        for numbers in found[1:]:
+            common = np.intersect1d(common, numbers, assume_unique=True)
+        return common
+
+    # ---------------------------------------------------------------------- dataset
+
+    def dataset(self) -> xr.Dataset:
+        """Return the fields as a Dataset."""
+        import xarray as xr
+
+        columns = self._event_columns()
+        frames = self._frame_columns()
+        variables: dict[str, Any] = {}
+        sizes: dict[str, int] = {"time": len(self._seq_nums)}
+        for key in self._fields:
+            column = columns.get(key) or frames.get(key)
+            if column is not None:
+                dims = ("time", *self._free_dims(key, column, sizes))
+                sizes |= dict(zip(dims, column.values.shape, strict=True))
+                attributes = self._attributes(key)
+                variables[_variable(key)] = (dims, column.values, attributes)
+        coordinates: dict[str, Any] = {
+            "time": ("time", self._times(frames), {"units": "s"}),
+            "seq_num": ("time", self._seq_nums),
+        }
+        for key in [key for key in self._fields if self._is_frame_time(key)]:
+            if key not in variables:
+                continue
+            coordinates[key] = variables.pop(key)
+        return xr.Dataset(variables, coordinates, attrs=self._run_attributes())
+
+    def _free_dims(
+        self, key: str, column: Column, sizes: Mapping[str, int]
+    ) -> tuple[str, ...]:
+        """Return a column's dimensions, renamed if they would clash with others.
+
+        Devices may declare dimensions as they like: two cameras of different sizes that
+        both say ``y`` and ``x`` do not fit into one Dataset.
+        """
+        shape = column.values.shape[1:]
+        clash = any(
+            sizes.get(name, size) != size or name == "time" or name in self._data_keys
+            for name, size in zip(column.dims, shape, strict=True)
+        )
+        if not clash:
+            return column.dims
+        names = frame_dims(key, len(shape))
+        return tuple(f"{n}_" if n in self._data_keys else n for n in names)
+
+    def timestamps(self) -> xr.Dataset:
+        """Return the times of the fields' values as a Dataset."""
+        import xarray as xr
+
+        stamps = [decode(self._events[seq][2]) for seq in self._event_rows()]
+        variables: dict[str, Any] = {}
+        for key in self._in_events:
+            values = [stamp.get(key, MISSING) for stamp in stamps]
+            column = make_column(key, values, {"dtype": "number"}, self._database.store)
+            dims = ("time", *column.dims)
+            variables[_variable(key)] = (dims, column.values, {"units": "s"})
+        coordinates = {
+            "time": ("time", self._times({}), {"units": "s"}),
+            "seq_num": ("time", self._seq_nums),
+        }
+        return xr.Dataset(variables, coordinates, attrs=self._run_attributes())
+
+    def _event_rows(self) -> list[int]:
+        return [seq for seq in self._seq_nums.tolist() if seq in self._events]
+
+    def _event_columns(self) -> dict[str, Column]:
+        if not self._in_events:
+            return {}
+        rows = _decode_many([self._events[seq][1] for seq in self._event_rows()])
+        return {
+            key: make_column(
+                key,
+                [row.get(key, MISSING) for row in rows],
+                self._data_keys[key],
+                self._database.store,
+            )
+            for key in self._in_events
+        }
+
+    def _frame_columns(self) -> dict[str, Column]:
+        columns: dict[str, Column] = {}
+        for key, rows in self._frames.items():
+            try:
+                columns[key] = self._frame_column(key, rows)
+            except StorageError as error:
+                if self._asked:
+                    raise
+                warnings.warn(
+                    f"{self._stream.run.label}: the frames of {key!r} cannot be read "
+                    f"and are left out: {error}",
+                    BeamtimeWarning,
+                    stacklevel=4,
+                )
+        return columns
+
+    def _frame_column(self, key: str, rows: FrameRows) -> Column:
+        data_key = self._data_keys[key]
+        frames = rows.frames(self._seq_nums, data_key)
+        dims = frame_dims(
+            key,
+            frames.ndim - 1,
+            data_key.get("dims"),
+            per_row=frames.per_row is not None,
+        )
+        values = frames[:] if frames.ndim == 1 else frames.lazy(key)
+        return Column(dims, values)
+
+    def _is_frame_time(self, key: str) -> bool:
+        """Say whether a field holds the times of another field's frames."""
+        return (
+            key.endswith("_time")
+            and self._data_keys[key].get("external") == "STREAM:"
+            and key.removesuffix("_time") in self._data_keys
+        )
+
+    def _times(self, frames: Mapping[str, Column]) -> NDArray[np.float64]:
+        """Return the time of each row: its event's, else that of its first frame."""
+        if self._events:
+            times = [self._events[seq][0] for seq in self._event_rows()]
+            return np.array([np.nan if t is None else t for t in times], np.float64)
+        for key in filter(self._is_frame_time, frames):
+            values = np.asarray(frames[key].values, np.float64)
+            return values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values
+        return np.full(len(self._seq_nums), np.nan)
+
+    def _attributes(self, key: str) -> dict[str, Any]:
+        data_key = self._data_keys[key]
+        return {
+            name: data_key[name]
+            for name in ("units", "precision", "source")
+            if data_key.get(name) is not None
+        }
+
+    def _run_attributes(self) -> dict[str, Any]:
+        run = self._stream.run
+        attributes: dict[str, Any] = {"stream": self._stream.name}
+        for key, value in run.start.items():
+            simple = isinstance(value, (str, int, float)) and not isinstance(
+                value, bool
+            )
+            if value is not None:
+                attributes[key] = value if simple else encode(value)
+        sample = run.sample
+        if sample is not None:
+            attributes["sample"] = sample.name
+        status = run.exit_status
+        if status is not None:
+            attributes["exit_status"] = status
+        return attributes
+
+
+def _variable(key: str) -> str:
+    """Return the variable's name of a field; two names are those of coordinates."""
+    return f"{key}_value" if key in ("time", "seq_num") else key
+
+
+def _decode_many(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Decode many objects at once, which is faster than one by one."""
+    joined = f"[{','.join(texts)}]"
+    if '"$' in joined:
+        return [decode(text) for text in texts]
+    try:
+        return orjson.loads(joined)
+    except ValueError:
+        return [decode(text) for text in texts]

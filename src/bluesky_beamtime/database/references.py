@@ -1,0 +1,32 @@
+"""Arrays of events, in the beamtime's own Zarr store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bluesky_beamtime.database.uris import relative_to
+from bluesky_beamtime.errors import StoreReadError
+from bluesky_beamtime.storage import open_frames
+
+
+def open_referenced(store: Path, path: str) -> Any:
+    """Return the array that an event refers to, lazily read.
+
+    Parameters
+    ----------
+    store
+        Root of the Zarr store.
+    path
+        Path of the array below it.
+
+    Raises
+    ------
+    StoreReadError
+        It is not there; or the path leads out of the store, where the author of a file
+        that came from elsewhere must not lead anybody.
+    """
+    array = store / path
+    if relative_to(array, store) is None:
+        raise StoreReadError(f"{str(array)!r} is not in the beamtime's own store")
+    return open_frames(array)

@@ -1,0 +1,225 @@
+"""Every table and index of a beamtime, in one place.
+
+The file can be read with plain ``sqlite3``::
+
+    SELECT runs.scan_id, runs.plan_name, samples.name, runs.exit_status
+    FROM runs LEFT JOIN samples ON samples.id = runs.sample_id;
+
+    SELECT events.seq_num, json_extract(events.data, '$.motor')
+    FROM events JOIN streams ON streams.uid = events.stream_uid
+    WHERE streams.run_uid = '…' AND streams.name = 'primary' ORDER BY events.seq_num;
+
+Conventions: times are seconds since 1970 (UTC); columns that hold JSON are named in
+their comment and written as :mod:`bluesky_beamtime.database.encoding` says; ``ordinal``
+counts the documents of one run in the order in which they were emitted, whatever their
+kind; URIs inside the beamtime's folder are relative to the folder of the database.
+
+Arrays are never stored here: they are in the Zarr store beside the file.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION = 1
+"""Version of the tables below, kept in SQLite's ``user_version``."""
+
+APPLICATION_ID = 0x62626D74
+"""``bbmt``, kept in SQLite's ``application_id``."""
+
+metadata = MetaData()
+
+# SQLite numbers rows by itself only in a column of type INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _fk(target: str, *, optional: bool = False) -> Column[str]:
+    """Return a column that refers to a run or stream, and goes with it."""
+    table = target.partition(".")[0]
+    names = {"runs": "run_uid", "streams": "stream_uid", "events": "event_uid"}
+    return Column(
+        names[table],
+        Text,
+        ForeignKey(target, ondelete="CASCADE"),
+        nullable=optional,
+    )
+
+
+def _ordinal() -> Column[int]:
+    return Column("ordinal", BigInteger, nullable=False)
+
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("formula", Text),
+    Column("serial", Text),
+    Column("tags", Text, nullable=False, comment="JSON list of text"),
+    Column("beamline_pos", Text),
+    Column("extra", Text, nullable=False, comment="JSON object"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    Column("sample_id", _Id, ForeignKey("samples.id")),
+    Column("scan_id", BigInteger),
+    Column("plan_name", Text),
+    Column("time_start", Float(53)),
+    Column("time_stop", Float(53)),
+    Column("exit_status", Text, comment="success, abort, fail or interrupted"),
+    Column("num_events", BigInteger, comment="of all streams, set when the run ends"),
+    Column("metadata", Text, nullable=False, comment="JSON, what the user said"),
+    Column("start", Text, nullable=False, comment="JSON, the RunStart document"),
+    Column("stop", Text, comment="JSON, the RunStop document"),
+    Column("stop_ordinal", BigInteger),
+    Column("writer", Text, comment="lock file of the process that records the run"),
+)
+Index("runs_scan_id", runs.c.scan_id)
+Index("runs_plan_name", runs.c.plan_name)
+Index("runs_sample_id", runs.c.sample_id)
+Index("runs_time_start", runs.c.time_start)
+Index("runs_open", runs.c.id, sqlite_where=runs.c.exit_status.is_(None))
+
+run_tags = Table(
+    "run_tags",
+    metadata,
+    Column(
+        "run_uid", Text, ForeignKey("runs.uid", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("tag", Text, primary_key=True),
+)
+Index("run_tags_tag", run_tags.c.tag)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("uid", Text, primary_key=True, comment="uid of the EventDescriptor"),
+    _fk("runs.uid"),
+    Column("name", Text, nullable=False, comment="several rows when described anew"),
+    Column("data_keys", Text, nullable=False, comment="JSON object"),
+    Column("time_created", Float(53)),
+    Column("descriptor", Text, nullable=False, comment="JSON, the whole document"),
+    _ordinal(),
+)
+Index("streams_run_uid", streams.c.run_uid)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    _fk("streams.uid"),
+    Column("seq_num", BigInteger, nullable=False),
+    Column("time", Float(53), comment="NULL for what is no finite number"),
+    Column("data", Text, nullable=False, comment="JSON object"),
+    Column("timestamps", Text, nullable=False, comment="JSON object"),
+    Column("filled", Text, nullable=False, comment="JSON object"),
+    Column("rest", Text, comment="JSON: keys, and what the columns cannot hold"),
+    _ordinal(),
+)
+Index("events_stream_uid", events.c.stream_uid, events.c.ordinal)
+
+image_refs = Table(
+    "image_refs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    _fk("events.uid"),
+    Column("field_name", Text, nullable=False),
+    Column(
+        "zarr_group", Text, nullable=False, comment="path of the array in the store"
+    ),
+    Column("index_in_stack", BigInteger, nullable=False),
+    Column("shape_x", BigInteger, comment="width, the last dimension"),
+    Column("shape_y", BigInteger, comment="height, the last but one"),
+    Column("shape", Text, nullable=False, comment="JSON list"),
+    Column("dtype", Text, nullable=False),
+    Column("compression_codec", Text, nullable=False),
+)
+Index("image_refs_event_uid", image_refs.c.event_uid)
+
+stream_resources = Table(
+    "stream_resources",
+    metadata,
+    Column("uid", Text, primary_key=True),
+    _fk("runs.uid"),
+    Column("data_key", Text, nullable=False),
+    Column("mimetype", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("parameters", Text, nullable=False, comment="JSON object"),
+    Column("document", Text, nullable=False, comment="JSON, as emitted"),
+    _ordinal(),
+)
+Index("stream_resources_run_uid", stream_resources.c.run_uid)
+
+stream_datums = Table(
+    "stream_datums",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    Column(
+        "stream_resource",
+        Text,
+        ForeignKey("stream_resources.uid", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    _fk("streams.uid"),
+    Column("indices_start", BigInteger, nullable=False),
+    Column("indices_stop", BigInteger, nullable=False),
+    Column("seq_start", BigInteger, nullable=False),
+    Column("seq_stop", BigInteger, nullable=False),
+    Column("rest", Text, comment="JSON: keys, and what the columns cannot hold"),
+    _ordinal(),
+)
+Index("stream_datums_stream_uid", stream_datums.c.stream_uid, stream_datums.c.ordinal)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("uid", Text, primary_key=True),
+    _fk("runs.uid"),
+    Column("spec", Text),
+    Column("root", Text),
+    Column("resource_path", Text),
+    Column("resource_kwargs", Text, comment="JSON object"),
+    Column("document", Text, nullable=False, comment="JSON, as emitted"),
+    _ordinal(),
+)
+Index("resources_run_uid", resources.c.run_uid)
+
+datums = Table(
+    "datums",
+    metadata,
+    Column("datum_id", Text, primary_key=True),
+    Column(
+        "resource",
+        Text,
+        ForeignKey("resources.uid", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("datum_kwargs", Text, nullable=False, comment="JSON object"),
+    Column("rest", Text, comment="JSON: keys, and what the columns cannot hold"),
+    _ordinal(),
+)
+Index("datums_resource", datums.c.resource, datums.c.ordinal)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False, comment="JSON"),
+)

@@ -1,0 +1,219 @@
+"""One stream of a run, as an xarray.Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.decoding import decode
+from bluesky_beamtime.database.reading import StreamReading
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bluesky_beamtime.database.runs import Run
+
+
+class Stream:
+    """The events of one name in one run, such as ``primary`` or ``baseline``.
+
+    Made by :class:`~bluesky_beamtime.database.Run`; reads what is there at each call,
+    also while the run is going on.
+
+    Attributes
+    ----------
+    run : Run
+        The run.
+    name : str
+        Name of the stream.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run = run
+        self.name = name
+        self._database = run.database
+
+    # ------------------------------------------------------------------ description
+
+    @property
+    def descriptors(self) -> list[dict[str, Any]]:
+        """The EventDescriptors, oldest first; several if it was described anew."""
+        return [decode(text) for _, text in self.descriptor_rows()]
+
+    def descriptor_rows(self) -> list[tuple[str, str]]:
+        """Return uid and JSON text of each EventDescriptor, oldest first."""
+        table = schema.streams
+        query = (
+            select(table.c.uid, table.c.descriptor)
+            .where(table.c.run_uid == self.run.uid, table.c.name == self.name)
+            .order_by(table.c.ordinal)
+        )
+        with self._database.reading() as connection:
+            return [(row.uid, row.descriptor) for row in connection.execute(query)]
+
+    @property
+    def data_keys(self) -> dict[str, dict[str, Any]]:
+        """What each field is: source, dtype, shape, units."""
+        keys: dict[str, dict[str, Any]] = {}
+        for descriptor in self.descriptors:
+            keys |= descriptor["data_keys"]
+        return keys
+
+    @property
+    def configuration(self) -> dict[str, dict[str, Any]]:
+        """Settings of each device, ``{device: {field: value}}``."""
+        settings: dict[str, dict[str, Any]] = {}
+        for descriptor in self.descriptors:
+            for device, configuration in descriptor.get("configuration", {}).items():
+                settings.setdefault(device, {}).update(configuration.get("data", {}))
+        return settings
+
+    @property
+    def num_events(self) -> int:
+        """Events so far; of a stream that only has frames, rows of frames."""
+        uids = [uid for uid, _ in self.descriptor_rows()]
+        events, datums = schema.events, schema.stream_datums
+        with self._database.reading() as connection:
+            # A seq_num that was repeated after a pause is one event.
+            count = connection.execute(
+                select(func.count(events.c.seq_num.distinct())).where(
+                    events.c.stream_uid.in_(uids)
+                )
+            ).scalar_one()
+            if count:
+                return count
+            last = connection.execute(
+                select(func.max(datums.c.seq_stop)).where(datums.c.stream_uid.in_(uids))
+            ).scalar()
+        return 0 if last is None else last - 1
+
+    def __len__(self) -> int:
+        return self.num_events
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data_keys)
+
+    def __contains__(self, field: object) -> bool:
+        return field in self.data_keys
+
+    def __getitem__(self, field: str) -> xr.DataArray:
+        return self.read([field])[field]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.data_keys)
+
+    # ---------------------------------------------------------------------- reading
+
+    def read(self, fields: Iterable[str] | str | None = None) -> xr.Dataset:
+        """Return the stream as a Dataset; frames are read when they are looked at.
+
+        Parameters
+        ----------
+        fields
+            Names
+            of the fields; by default all that can be read.
+
+        Returns
+        -------
+        xarray.Dataset
+            Dimension
+            ``time``, one row per event in the order of ``seq_num``; of an event
+            that was repeated after a pause the last. Coordinates ``time`` (float64,
+            seconds since 1970, NaN where nobody took it) and ``seq_num``; the time of
+            each frame ``<key>_time`` is a coordinate too. Frames are dask arrays with
+            dimensions ``time``, ``<key>_y``, ``<key>_x``, and ``<key>_frame`` after
+            ``time`` if an event has several. Of a run that is going on: the events
+            that are complete in every field.
+
+        Raises
+        ------
+        RunNotFoundError
+            There
+            is no field of this name.
+        StorageError
+            The frames
+            of a field that was asked for cannot be read. Those that nobody asked for
+            by name are left out with a warning.
+        """
+        return StreamReading(self, fields).dataset()
+
+    def to_pandas(self, fields: Iterable[str] | str | None = None) -> pd.DataFrame:
+        """Return a table of the fields with one value per event, by ``seq_num``.
+
+        Parameters
+        ----------
+        fields
+            Names
+            of the fields; by default all that have one value per event.
+        """
+        import pandas as pd
+
+        reading = StreamReading(self, fields, scalars=True)
+        dataset = reading.dataset()
+        columns: dict[str, Any] = {"time": dataset["time"].values}
+        columns |= {
+            str(name): variable.values
+            for name, variable in dataset.data_vars.items()
+            if variable.dims == ("time",)
+        }
+        index = pd.Index(dataset["seq_num"].values, name="seq_num")
+        return pd.DataFrame(columns, index=index)
+
+    table = to_pandas
+
+    def timestamps(self) -> xr.Dataset:
+        """Return when each value was taken, by the clock of its device.
+
+        Returns
+        -------
+        xarray.Dataset
+            A variable
+            per field, float64, seconds since 1970.
+        """
+        return StreamReading(self, None, scalars=True).timestamps()
+
+    def to_grid(self, fields: Iterable[str] | str | None = None) -> xr.Dataset:
+        """Return a grid scan with one dimension per axis instead of ``time``.
+
+        Points that were
+        not measured (yet) are NaN. See :func:`bluesky_beamtime.database.grids.to_grid`.
+        """
+        from bluesky_beamtime.database.grids import to_grid
+
+        return to_grid(self.run.start, self.name, self.read(fields))
+
+    def plot(self, field: str | None = None, *, axes: Any = None) -> Any:
+        """Draw the newest frame of a field, or its values against the first motor.
+
+        Parameters
+        ----------
+        field
+            What to draw; by default the first camera, else the first number.
+        axes
+            Matplotlib axes to draw into; by default those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            ``.figure`` is what shows or saves it.
+
+        Raises
+        ------
+        DocumentError
+            There is nothing that can be drawn.
+        MissingExtraError
+            Matplotlib is not installed.
+        """
+        from bluesky_beamtime.database.display import plot_stream
+
+        return plot_stream(self, field, axes)
+
+    def __repr__(self) -> str:
+        count = self.num_events
+        keys = ", ".join(self.data_keys)
+        what = "event" if count == 1 else "events"
+        return f"<Stream {self.name!r} of {self.run.label}: {count} {what}, {keys}>"
