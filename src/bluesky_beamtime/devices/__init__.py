@@ -1,0 +1,18 @@
+"""Hardware to frames: cameras for Bluesky plans that share one store."""
+
+from .accounting import FrameAccount as FrameAccount
+from .camera import Camera as Camera
+from .camera import FrameReceiver as FrameReceiver
+from .camera import FrameSource as FrameSource
+from .camera import FrameStamp as FrameStamp
+from .data_logic import FrameDataLogic as FrameDataLogic
+from .data_provider import FrameDataProvider as FrameDataProvider
+from .ioc_process import SimIoc as SimIoc
+from .paths import OphydPathProvider as OphydPathProvider
+from .pva import PvaCamera as PvaCamera
+from .pva_source import PvaSource as PvaSource
+from .rings import PowderRings as PowderRings
+from .sim import SimCamera as SimCamera
+from .sim import SimCounter as SimCounter
+from .sim import SimSource as SimSource
+from .threads import AcquisitionThread as AcquisitionThread

@@ -1,0 +1,461 @@
+"""Cameras for Bluesky plans: bring a frame source, get a detector."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from inspect import getattr_static
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from bluesky.protocols import StreamAsset
+from event_model import DataKey
+from numpy.typing import NDArray
+from ophyd_async.core import (
+    DEFAULT_TIMEOUT,
+    AsyncStatus,
+    SignalR,
+    SignalRW,
+    StandardDetector,
+    TriggerInfo,
+    WatchableAsyncStatus,
+    WatcherUpdate,
+    soft_signal_rw,
+)
+
+from bluesky_beamtime.devices.camera_logic import CameraAcquireLogic, CameraTriggerLogic
+from bluesky_beamtime.devices.data_logic import FrameDataLogic
+from bluesky_beamtime.devices.watching import task_of, watch
+from bluesky_beamtime.errors import DeviceError
+from bluesky_beamtime.storage import FrameStore
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStamp:
+    """What a frame source knows about one frame."""
+
+    id: int | None = None
+    """The source's own number of the frame, rising by one per frame; a gap is counted
+    as frames that were dropped. None if it has none: frames are then numbered as they
+    come."""
+    time: float | None = None
+    """When the exposure began, in seconds since 1970; None for the time of arrival."""
+    lost: int = 0
+    """Frames lost just before this one that the id cannot show, such as the first of an
+    acquisition."""
+
+
+@runtime_checkable
+class FrameReceiver(Protocol):
+    """What a frame source delivers to."""
+
+    def frame(self, array: NDArray[Any], stamp: FrameStamp | None = None) -> None:
+        """Take one frame.
+
+        May be called from any thread; frames are stored in the order of the calls. The
+        array's memory may be used again when this returns. Blocks until the frame would
+        survive the death of the process, so that a source that delivers faster than the
+        disk takes is held back here.
+
+        Raises
+        ------
+        BeamtimeError
+            The frame was not stored, and the plan fails with this error: deliver no
+            more. Frames after the end of the acquisition are counted as late and
+            discarded without an error.
+        """
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Fail the plan with ``error``; from any thread. Deliver no more after it."""
+        ...
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """What :class:`Camera` needs of a camera's own software.
+
+    The coroutines are awaited in the event loop of the device, one at a time: what
+    blocks goes into a thread. ``start`` and ``stop`` come in pairs, also when the
+    acquisition ends by itself, and ``stop`` may come alone.
+
+    A source raises from ``configure`` and ``start`` what goes wrong there; what goes
+    wrong later goes to :meth:`FrameReceiver.fail`. Both reach the plan.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the frames to come, row-major: ``(height, width)``.
+    dtype : numpy.dtype
+        Their dtype. Both are read after ``configure`` and hold until the camera is
+        prepared again.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the frames to come."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the frames to come."""
+        ...
+
+    async def configure(self, exposure: float | None) -> None:
+        """Use this exposure from the next start on, in seconds; None keeps it.
+
+        Called for every preparation and whenever the exposure is set.
+
+        Raises
+        ------
+        ValueError
+            The camera cannot expose like this.
+        """
+        ...
+
+    async def start(self, number: int, receiver: FrameReceiver) -> None:
+        """Begin to take frames, and return without waiting for them.
+
+        Parameters
+        ----------
+        number
+            Deliver exactly so many, then rest; 0: until :meth:`stop`.
+        receiver
+            Deliver them here.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Take no more frames, and return when nothing will be delivered any more.
+
+        May be called at any time and again.
+        """
+        ...
+
+
+class Camera(StandardDetector):
+    """A detector that streams frames into a store which it shares with others.
+
+    Works in step scans (``trigger``), and in fly scans (``prepare``, ``kickoff``,
+    ``complete``, ``collect``). Each frame's time and id are streamed beside it, as
+    ``<name>_time`` and ``<name>_id``.
+
+    ================================  ==================================================
+    of ``TriggerInfo``
+    ================================  ==================================================
+    ``livetime``                      exposure in seconds, 0 keeps what is set
+    ``exposures_per_collection``      so many exposures are averaged into one frame
+    ``collections_per_event``         frames of one event, its value's leading axis
+    ``number_of_events``              0: until ``complete``, which stops the camera
+    ``exposure_timeout``              time for one frame; default: its exposures + 10 s
+    ================================  ==================================================
+
+    What goes wrong in the source or in the store fails the status that the plan waits
+    for, or the next one it asks for, with the original exception. Without staging the
+    camera goes on in the store it has, or opens a new one if that is closed.
+
+    Parameters
+    ----------
+    frames
+        Store for the frames.
+    source
+        Where they come from.
+    exposure
+        Exposure to begin with, in seconds; or a signal that holds and sets it; or None
+        if the camera's exposure is not set from here, and then it has no ``exposure``.
+    units
+        Units of the pixels.
+    config_signals
+        More signals for ``read_configuration``.
+    hardware
+        What stands as ``source`` in the data keys; by default ``camera://<name>``.
+    name
+        Name of the device and of its data key.
+
+    Attributes
+    ----------
+    source : FrameSource
+        The frame source.
+    exposure : SignalRW
+        The exposure in seconds, in ``read_configuration`` too.
+    """
+
+    def __init__(
+        self,
+        frames: FrameStore,
+        *,
+        source: FrameSource,
+        exposure: float | SignalRW[float] | None = 0.1,
+        units: str | None = None,
+        config_signals: Sequence[SignalR[Any]] = (),
+        hardware: str | None = None,
+        name: str = "",
+    ) -> None:
+        _check_parts(frames, source)
+        self.source = source
+        # Assigned once: ophyd-async decides at the first value whether it is a child.
+        self.exposure: SignalRW[float] | None = (
+            soft_signal_rw(
+                float, check_exposure(exposure), units="s", setter=self._set_exposure
+            )
+            if isinstance(exposure, (int, float))
+            else exposure
+        )
+        self._data = FrameDataLogic(
+            frames,
+            lambda: source.shape,
+            lambda: source.dtype,
+            source=None if hardware is None else lambda _: hardware,
+            units=units,
+        )
+        # A trigger that is repeated after a pause may meet the first one at work.
+        self._turn = asyncio.Lock()
+        self._setup = CameraTriggerLogic(source, self.exposure)
+        self._acquire = CameraAcquireLogic(source, self._data, lambda: self.name)
+        self.add_detector_logics(self._setup, self._acquire, self._data)
+        self.add_config_signals(*config_signals)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
+        super().__init__(name=name)
+
+    async def _set_exposure(self, exposure: float | None) -> None:
+        if exposure is not None:
+            exposure = float(check_exposure(exposure))
+        await self.source.configure(exposure)
+        self._setup.source_knows_exposure = True
+
+    # ------------------------------------------------------------------ staging
+
+    @AsyncStatus.wrap
+    async def stage(self) -> None:
+        """Stop the camera; its next preparation attaches to the store anew."""
+        async with self._turn:
+            await self._acquire.ensure_stopped()
+            await super().stage()
+            self._acquire.reception = None
+
+    @AsyncStatus.wrap
+    async def unstage(self) -> None:
+        """Stop the camera, then close its sinks.
+
+        Raises
+        ------
+        BeamtimeError
+            What the acquisition failed with, if nobody was told before.
+        """
+        async with self._turn:
+            # One after the other: a sink that closes first refuses the last frame.
+            try:
+                await self._acquire.ensure_stopped()
+            finally:
+                await super().unstage()
+        self._acquire.raise_untold()
+
+    async def _settle(self) -> None:
+        """End what an earlier call has begun, so that another acquisition may begin."""
+        await self._acquire.ensure_stopped()
+        self._acquire.raise_untold()
+        provider, reception = self._data.provider, self._acquire.reception
+        if provider is not None and provider.closed:
+            # Staging would have forgotten it.
+            self._prepare_ctx = None
+            self._kickoff_ctx = None
+        elif (
+            provider is not None
+            and reception is not None
+            and (reception.cut_off or reception.failure is not None)
+        ):
+            provider.skip(self._acquire.info.collections_per_event)
+
+    # ---------------------------------------------------------------- acquiring
+
+    @AsyncStatus.wrap
+    async def prepare(self, value: TriggerInfo) -> None:
+        """Set the camera up and attach to the store.
+
+        Parameters
+        ----------
+        value
+            What to acquire; see the table above.
+
+        Raises
+        ------
+        ValueError
+            The camera cannot do this.
+        DeviceError
+            The camera has no name.
+        """
+        self._check_name()
+        async with self._turn:
+            await self._settle()
+            await self._prepare(value)
+
+    async def _prepare(self, value: TriggerInfo) -> None:
+        await super().prepare(value)
+        self._patience_given = "exposure_timeout" in value.model_fields_set
+        self._acquire.info = value
+        await self._be_patient()
+        self._stream_begins = True
+
+    # Set between prepare and the acquisition that follows it.
+    _stream_begins = False
+    _patience_given = False
+
+    def _check_name(self) -> None:
+        if not self.name:
+            raise DeviceError(
+                "a camera needs a name for its frames: create it inside "
+                "init_devices(), or with name=…"
+            )
+
+    async def _be_patient(self) -> None:
+        """Wait longer for long exposures, however the exposure was set."""
+        ctx = self._prepare_ctx
+        if ctx is not None and not self._patience_given:
+            exposures = ctx.trigger_info.exposures_per_collection
+            patience = await self._setup.exposure() * exposures + DEFAULT_TIMEOUT
+            info = ctx.trigger_info.model_copy(update={"exposure_timeout": patience})
+            self._acquire.info = ctx.trigger_info = info
+
+    @WatchableAsyncStatus.wrap
+    async def trigger(self) -> AsyncIterator[WatcherUpdate[int]]:
+        """Take one event, for a step scan."""
+        self._check_name()
+        async with self._turn:
+            await self._settle()
+            if self._prepare_ctx is None:
+                await self._prepare(TriggerInfo())
+            info = self._acquire.info
+            if info.number_of_events != 1:
+                raise DeviceError(
+                    f"{self.name} was prepared for "
+                    f"{info.number_of_events or 'endless'} events and cannot be "
+                    "triggered for one; stage() it, or prepare() it for one event"
+                )
+            await self._be_patient()
+            self._data.writing().skip(info.collections_per_event)
+            self._stream_begins = False
+            self._acquire.events = 1
+            earlier = self._acquire.reception
+            begun = self._acquire.next_start()
+            status = super().trigger()
+            # Until then another trigger would not know that there is one to stop.
+            await asyncio.wait({begun, task_of(status)}, return_when="FIRST_COMPLETED")
+        async for update in watch(status, self._acquire, earlier):
+            yield update
+
+    @AsyncStatus.wrap
+    async def kickoff(self) -> None:
+        """Begin a fly scan of the events in ``events_to_kickoff``."""
+        reception = self._acquire.reception
+        if reception is not None and not reception.over.done():
+            raise DeviceError(
+                f"{self.name} is acquiring; complete() it before the next kickoff()"
+            )
+        async with self._turn:
+            await self._settle()
+            await self._be_patient()
+            self._stream_begins = False
+            events = await self.events_to_kickoff.get_value()
+            if not events and self._acquire.info.number_of_events:
+                raise DeviceError(
+                    f"{self.name} has no events to kick off; prepare() it again, or "
+                    "set its events_to_kickoff"
+                )
+            self._acquire.events = events
+            await super().kickoff()
+
+    @WatchableAsyncStatus.wrap
+    async def complete(self) -> AsyncIterator[WatcherUpdate[int]]:
+        """Wait for the events of the kickoff; stop, if it had no number."""
+        reception = self._acquire.reception
+        if reception is not None:
+            if not reception.number:
+                async with self._turn:
+                    await self._acquire.ensure_stopped()
+            if reception.failure is not None:
+                reception.failure_told = True
+                raise reception.failure
+            if reception.cut_off:
+                raise DeviceError(
+                    f"{self.name} was stopped after {reception.received} of "
+                    f"{reception.number} exposures; kickoff() it again"
+                )
+        async for update in watch(super().complete(), self._acquire):  # pyright: ignore[reportUnknownArgumentType]  # as above
+            yield update
+
+    # --------------------------------------------------------------- documents
+
+    async def describe(self) -> dict[str, DataKey]:
+        """Return the data keys of the frames, their times and their ids."""
+        self._begin_stream()
+        return await super().describe()
+
+    async def describe_collect(self) -> dict[str, DataKey]:
+        """Return the data keys of the frames, their times and their ids."""
+        self._begin_stream()
+        return await super().describe_collect()
+
+    def _begin_stream(self) -> None:
+        provider = self._data.provider
+        if self._stream_begins and provider is not None:
+            provider.begin_stream(self._acquire.info.collections_per_event)
+
+    async def get_index(self) -> int:
+        """Return how many events of the current stream have all their frames."""
+        provider = self._data.provider
+        if provider is None:
+            return await super().get_index()
+        provider.counter.sync()
+        return await super().get_index() - provider.base
+
+    async def collect_asset_docs(
+        self, index: int | None = None
+    ) -> AsyncIterator[StreamAsset]:
+        """Announce frames that a fresh reader can see.
+
+        Parameters
+        ----------
+        index
+            Events of the current stream to announce at most; by default all.
+
+        Raises
+        ------
+        BeamtimeError
+            What the store or the source failed with, if no status has raised it.
+        """
+        self._acquire.raise_untold()
+        if index is None:
+            index = await self.get_index()
+        provider = self._data.provider
+        base = 0 if provider is None else provider.base
+        async for doc in super().collect_asset_docs(index + base):
+            yield doc
+
+
+def _check_parts(frames: Any, source: Any) -> None:
+    """Raise a TypeError for what cannot work, before a scan finds out."""
+    if not hasattr(frames, "attach"):
+        raise TypeError(
+            f"a camera needs a FrameStore, such as beamtime.frames, not {frames!r}"
+        )
+    # Looked up without running properties: a source may need to be connected first.
+    parts = ("shape", "dtype", "configure", "start", "stop")
+    missing = [part for part in parts if getattr_static(source, part, None) is None]
+    if missing:
+        raise TypeError(f"{source!r} is no FrameSource: it lacks {', '.join(missing)}")
+
+
+def check_exposure(exposure: float) -> float:
+    """Return an exposure in seconds if it is one.
+
+    Raises
+    ------
+    ValueError
+        It is not a positive number.
+    """
+    if not (math.isfinite(exposure) and exposure > 0):
+        raise ValueError(
+            f"an exposure is a positive number of seconds, not {exposure!r}"
+        )
+    return exposure

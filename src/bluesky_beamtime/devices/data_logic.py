@@ -1,0 +1,103 @@
+"""A frame store as the place where an ophyd-async detector puts its data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ophyd_async.core import DetectorDataLogic, StreamableDataProvider
+
+from bluesky_beamtime.devices.data_provider import FrameDataProvider
+from bluesky_beamtime.errors import DeviceError
+from bluesky_beamtime.storage import FrameStore
+
+
+class FrameDataLogic(DetectorDataLogic):
+    """Streams the frames of one detector into a store that others share.
+
+    Each detector has a logic of its own and all of them one store. Preparing attaches
+    sinks for ``<key>``, ``<key>_time`` and ``<key>_id``; stopping detaches these and no
+    others. The first to attach opens the store, the last to detach closes it, and a
+    detector may join while another writes.
+
+    Parameters
+    ----------
+    frames
+        The store.
+    shape, dtype
+        Return the shape and dtype of a frame; asked at each preparation, after the
+        trigger logic's.
+    source
+        Returns what stands as ``source`` in the data keys, given the key; by default
+        ``camera://<key>``.
+    units
+        Units of the frames.
+    """
+
+    def __init__(
+        self,
+        frames: FrameStore,
+        shape: Callable[[], tuple[int, ...]],
+        dtype: Callable[[], np.dtype[Any]],
+        *,
+        source: Callable[[str], str] | None = None,
+        units: str | None = None,
+    ) -> None:
+        self.frames = frames
+        self._shape = shape
+        self._dtype = dtype
+        self._source = source or "camera://{}".format
+        self._units = units
+        self._provider: FrameDataProvider | None = None
+
+    @property
+    def provider(self) -> FrameDataProvider | None:
+        """What the last preparation made; it may be closed."""
+        return self._provider
+
+    def writing(self) -> FrameDataProvider:
+        """Return the provider that takes frames now.
+
+        Raises
+        ------
+        DeviceError
+            There is none.
+        """
+        provider = self._provider
+        if provider is None or provider.closed:
+            raise DeviceError(
+                "no frames can be taken before the detector is prepared; "
+                "run it from a plan, or stage() and prepare() it"
+            )
+        return provider
+
+    async def prepare_unbounded(self, datakey_name: str) -> StreamableDataProvider:
+        """Attach to the store.
+
+        Raises
+        ------
+        StoreWriteError, StoreStateError
+            The store cannot be opened.
+        """
+        await self.stop()
+        self._provider = FrameDataProvider(
+            self.frames,
+            datakey_name,
+            shape=self._shape(),
+            dtype=self._dtype(),
+            source=self._source(datakey_name),
+            units=self._units,
+        )
+        return self._provider
+
+    def get_hinted_fields(self, datakey_name: str) -> Sequence[str]:
+        """Return the key of the frames."""
+        return [datakey_name]
+
+    async def stop(self) -> None:
+        """Close this detector's sinks; may be called again, also at the same time."""
+        if self._provider is not None:
+            # A frame may be on its way to a slow disk; closing waits for it.
+            await asyncio.to_thread(self._provider.close)

@@ -1,0 +1,182 @@
+"""One acquisition as it comes in: frames counted, averaged, stored, or refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.devices.data_provider import FrameDataProvider
+from bluesky_beamtime.devices.progress import call_soon
+
+if TYPE_CHECKING:
+    from bluesky_beamtime.devices.camera import FrameStamp
+
+
+class Reception:
+    """What a frame source delivers to during one acquisition.
+
+    Implements :class:`~bluesky_beamtime.devices.FrameReceiver`; :meth:`frame` and
+    :meth:`fail` may be called from any thread, everything else belongs to the event
+    loop.
+
+    Parameters
+    ----------
+    provider
+        Where rows go.
+    number
+        Exposures to take, 0 for as many as come until :meth:`stop`.
+    exposures_per_collection
+        Exposures that are averaged into one row.
+    """
+
+    def __init__(
+        self,
+        provider: FrameDataProvider,
+        number: int,
+        exposures_per_collection: int = 1,
+    ) -> None:
+        self.number = number
+        self.received = 0
+        self.failure: BaseException | None = None
+        self.failure_told = False
+        self.stopped = False
+        self.over: asyncio.Future[None] = provider.counter.loop.create_future()
+        """Done when all exposures are in, the acquisition failed, or was stopped."""
+        self._loop = provider.counter.loop
+        self._provider = provider
+        self._account = provider.account
+        self._mean = _Mean(exposures_per_collection)
+        self._last_id: int | None = None
+        self._lock = threading.Lock()
+        self._account.expected += number
+
+    @property
+    def complete(self) -> bool:
+        """Whether every exposure that was asked for is in, of a given number."""
+        return 0 < self.number <= self.received
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it was stopped before the exposures that were asked for were in."""
+        return self.stopped and self.number > 0
+
+    # ------------------------------------------------------------- any thread
+
+    def frame(self, array: NDArray[Any], stamp: FrameStamp | None = None) -> None:
+        """Store one exposure; see :class:`~bluesky_beamtime.devices.FrameReceiver`."""
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if self.stopped or self.complete:
+                self._account.late += 1
+                return
+            try:
+                self._take(array, stamp)
+            except BaseException as error:
+                self._end(error)
+                raise
+            if self.complete:
+                self._end()
+
+    def fail(self, error: BaseException) -> None:
+        """End the acquisition with an error; the first one counts."""
+        with self._lock:
+            self._end(error)
+
+    def _take(self, array: NDArray[Any], stamp: FrameStamp | None) -> None:
+        number = self._number(stamp)
+        taken = time.time() if stamp is None or stamp.time is None else stamp.time
+        row = self._mean.add(array, taken, number)
+        if row is not None:
+            self._provider.write(*row)
+        self.received += 1
+        self._account.received += 1
+        if not self.number:
+            self._account.expected += 1
+
+    def _number(self, stamp: FrameStamp | None) -> int:
+        """Return the id of an exposure, and count those that were lost before it."""
+        if stamp is None:
+            return self._account.received
+        if stamp.lost > 0:
+            self._account.dropped += stamp.lost
+        if stamp.id is None:
+            return self._account.received
+        # An id that goes back says that the source was restarted, not that it lost any.
+        if self._last_id is not None and stamp.id > self._last_id + 1:
+            self._account.dropped += stamp.id - self._last_id - 1
+        self._last_id = stamp.id
+        return stamp.id
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if error is not None and self.failure is None and not self.complete:
+            self.failure = error
+        # The signal is brought up to the last row before anybody learns of the end.
+        self._provider.counter.flush()
+        call_soon(self._loop, self._settle)
+
+    # -------------------------------------------------------- the event loop
+
+    def stop(self) -> None:
+        """Accept no more; after the source was told to stop."""
+        if not self.complete:
+            self.stopped = True
+        self._provider.counter.sync()
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+class _Mean:
+    """Averages groups of exposures into rows of the same dtype.
+
+    Integers are rounded half to even. The row's time and id are those of the first
+    exposure of its group.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._count = 0
+        self._total: NDArray[Any] | None = None
+        self._stamp = (0.0, 0)
+
+    def add(
+        self, array: NDArray[Any], taken: float, number: int
+    ) -> tuple[NDArray[Any], float, int] | None:
+        """Return a row when the group is full."""
+        if self._size == 1:
+            return array, taken, number
+        array = np.asarray(array)
+        if self._total is None:
+            self._total = array.astype(_wide(array.dtype))
+            self._stamp = (taken, number)
+        elif self._total.shape != array.shape:
+            # Numpy would broadcast what the store is going to refuse.
+            return array, taken, number
+        else:
+            self._total += array
+        self._count += 1
+        if self._count < self._size:
+            return None
+        mean = self._total / self._size
+        if array.dtype.kind in "iub":
+            mean = np.rint(mean)
+        self._total, self._count = None, 0
+        taken, number = self._stamp
+        return mean.astype(array.dtype), taken, number
+
+
+def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in which many exposures can be summed."""
+    if dtype.kind == "c":
+        return np.dtype(np.complex128)
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        return np.dtype(np.longdouble)
+    return np.dtype(np.float64)
