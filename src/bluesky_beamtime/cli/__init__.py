@@ -1,0 +1,4 @@
+"""The command ``beamtime``."""
+
+from .app import app as app
+from .app import main as main

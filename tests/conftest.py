@@ -1,0 +1,32 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from bluesky import RunEngine
+
+# Machines that test are slow and busy: time is no property of the code.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture
+def RE() -> Iterator[RunEngine]:
+    """Give a RunEngine that is quiet, and ends its loop and thread afterwards."""
+    from bluesky import RunEngine
+
+    engine = RunEngine(context_managers=[])
+    yield engine
+    if engine.state not in ("idle", "panicked"):
+        engine.halt()
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join()
+    engine.loop.close()
