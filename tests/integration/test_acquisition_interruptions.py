@@ -45,8 +45,15 @@ def several_collections(cameras: list[Any]) -> Any:
         for _ in range(6):
             yield from bps.checkpoint()
             yield from bps.trigger_and_read(cameras)
+        yield from bps.checkpoint()
 
     return plan()
+
+
+def one_shot(cameras: Any) -> Any:
+    """Bluesky cannot go back into a point after the last one, while it unstages."""
+    yield from bps.one_shot(cameras)
+    yield from bps.checkpoint()
 
 
 def interrupted(RE: RunEngine, plan: Any, ending: str, after: float) -> None:
@@ -77,16 +84,16 @@ def test_nothing_is_lost_twice_or_made_up(
     run: Any,
     camera: Any,
     store: FrameStore,
+    eventually: Any,
     kind: str,
     ending: str,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cams = [camera("quick"), camera("slow", period=0.003)]
     chance = random.Random(f"{kind} {ending}")
     for _ in range(4):
         before = len(run.docs)
         plan = {
-            "step": lambda: bp.count(cams, 8),
+            "step": lambda: bp.count(cams, 8, per_shot=one_shot),
             "collections": lambda: several_collections(cams),
             "fly": lambda: fly_frames(cams, 50, exposure=None, flush_period=0.03),
         }[kind]()
@@ -95,7 +102,8 @@ def test_nothing_is_lost_twice_or_made_up(
         with contextlib.suppress(tolerated):
             interrupted(RE, plan, ending, chance.random() * 0.2)
         assert RE.state == "idle"
-        assert store.uri is None
+        # The RunEngine does not wait for what it unstages when a pause fails.
+        eventually(lambda: store.uri is None)
         check(run, run.docs[before:], kind, ending)
 
 

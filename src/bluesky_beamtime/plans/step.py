@@ -46,6 +46,7 @@ def snap(
     def shot(detectors: Sequence[Any]) -> MsgGenerator[Any]:
         yield from prepare_once()
         yield from bps.one_shot(detectors)
+        yield from _point_done()
 
     metadata = _metadata("snap", md, exposure)
     plan: MsgGenerator[str] = bp.count(detectors, 1, per_shot=shot, md=metadata)
@@ -99,6 +100,7 @@ def grid_frames(
     def step(detectors: Sequence[Any], step: Any, pos_cache: Any) -> MsgGenerator[Any]:
         yield from prepare_once()
         yield from bps.one_nd_step(detectors, step, pos_cache)
+        yield from _point_done()
 
     metadata = _metadata("grid_frames", md, exposure)
     plan: MsgGenerator[str] = bp.grid_scan(
@@ -152,6 +154,7 @@ def en_scan(
     def step(detectors: Sequence[Any], step: Any, pos_cache: Any) -> MsgGenerator[Any]:
         yield from prepare_once()
         yield from bps.one_nd_step(detectors, step, pos_cache)
+        yield from _point_done()
 
     metadata = _metadata("en_scan", md, exposure)
     plan: MsgGenerator[str] = bp.scan(
@@ -167,6 +170,14 @@ def _metadata(
     if exposure is not None:
         metadata["exposure"] = exposure
     return {**metadata, **(md or {})}
+
+
+def _point_done() -> MsgGenerator[None]:
+    """Let a pause from here on, while unstaging too, not go back into the point.
+
+    After the last point there is no run any more that the point could be taken in.
+    """
+    yield from bps.checkpoint()
 
 
 def _preparation(
