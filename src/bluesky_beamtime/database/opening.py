@@ -21,7 +21,12 @@ from bluesky_beamtime.database.connect import (
     retry_busy,
 )
 from bluesky_beamtime.database.failures import is_busy, primary_code, translate
-from bluesky_beamtime.database.schema import APPLICATION_ID, SCHEMA_VERSION, metadata
+from bluesky_beamtime.database.schema import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    SQLITE_EXTRAS,
+    metadata,
+)
 from bluesky_beamtime.errors import BeamtimeFileError, NewerVersionError, ReadOnlyError
 
 _MAGIC = b"SQLite format 3\0"
@@ -138,6 +143,8 @@ def _create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(str(CreateTable(table).compile(dialect=dialect)))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
+    for extra in SQLITE_EXTRAS:
+        connection.execute(extra.statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -20,18 +20,20 @@ Arrays are never stored here: they are in the Zarr store beside the file.
 from __future__ import annotations
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Float,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the tables below, kept in SQLite's ``user_version``."""
 
 APPLICATION_ID = 0x62626D74
@@ -69,7 +71,34 @@ samples = Table(
     Column("tags", Text, nullable=False, comment="JSON list of text"),
     Column("beamline_pos", Text),
     Column("extra", Text, nullable=False, comment="JSON object"),
+    Column("time_changed", Float(53), comment="when it last became what it is"),
 )
+
+sample_history = Table(
+    "sample_history",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column(
+        "sample_id",
+        _Id,
+        ForeignKey("samples.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("time", Float(53), nullable=False, comment="from then on it was this"),
+    Column("sample", Text, nullable=False, comment="JSON object, all its columns"),
+)
+Index("sample_history_sample_id", sample_history.c.sample_id, sample_history.c.time)
+
+people = Table(
+    "people",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("email", Text),
+    Column("orcid", Text, unique=True, comment="0000-0000-0000-0000, checked"),
+    Column("affiliation", Text),
+)
+Index("people_name", people.c.name)
 
 runs = Table(
     "runs",
@@ -88,11 +117,15 @@ runs = Table(
     Column("stop", Text, comment="JSON, the RunStop document"),
     Column("stop_ordinal", BigInteger),
     Column("writer", Text, comment="lock file of the process that records the run"),
+    Column("proposal", Text, comment="number or name of the proposal"),
+    Column("starred", Integer, nullable=False, server_default="0", comment="0 or 1"),
 )
 Index("runs_scan_id", runs.c.scan_id)
 Index("runs_plan_name", runs.c.plan_name)
 Index("runs_sample_id", runs.c.sample_id)
 Index("runs_time_start", runs.c.time_start)
+Index("runs_proposal", runs.c.proposal)
+Index("runs_starred", runs.c.id, sqlite_where=runs.c.starred == 1)
 Index("runs_open", runs.c.id, sqlite_where=runs.c.exit_status.is_(None))
 
 run_tags = Table(
@@ -104,6 +137,62 @@ run_tags = Table(
     Column("tag", Text, primary_key=True),
 )
 Index("run_tags_tag", run_tags.c.tag)
+
+run_people = Table(
+    "run_people",
+    metadata,
+    Column(
+        "run_uid", Text, ForeignKey("runs.uid", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("person_id", _Id, ForeignKey("people.id"), primary_key=True),
+    Column("role", Text, comment="such as user, operator, local contact"),
+)
+Index("run_people_person_id", run_people.c.person_id)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column(
+        "run_uid",
+        Text,
+        ForeignKey("runs.uid", ondelete="CASCADE"),
+        comment="NULL: of the beamtime as a whole",
+    ),
+    Column("time", Float(53), nullable=False),
+    Column("author", Text),
+    Column("text", Text, nullable=False),
+)
+Index("notes_run_uid", notes.c.run_uid)
+
+frame_accounts = Table(
+    "frame_accounts",
+    metadata,
+    Column(
+        "run_uid", Text, ForeignKey("runs.uid", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("data_key", Text, primary_key=True),
+    Column("expected", BigInteger, comment="NULL where nobody counted, as below"),
+    Column("received", BigInteger),
+    Column("dropped", BigInteger),
+    Column("late", BigInteger),
+    Column("written", BigInteger),
+)
+
+run_texts = Table(
+    "run_texts",
+    metadata,
+    Column(
+        "run_id",
+        _Id,
+        ForeignKey("runs.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column(
+        "text", Text, nullable=False, comment="all that can be found, see run_texts_fts"
+    ),
+)
 
 streams = Table(
     "streams",
@@ -133,6 +222,24 @@ events = Table(
     _ordinal(),
 )
 Index("events_stream_uid", events.c.stream_uid, events.c.ordinal)
+
+event_columns = Table(
+    "event_columns",
+    metadata,
+    Column(
+        "stream_uid",
+        Text,
+        ForeignKey("streams.uid", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column(
+        "part", Text, primary_key=True, comment="data, timestamps, or a column's name"
+    ),
+    Column("field", Text, primary_key=True, comment="empty for a column"),
+    Column("dtype", Text, nullable=False, comment="of NumPy, little-endian"),
+    Column("num_events", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False, comment="the values, in order"),
+)
 
 image_refs = Table(
     "image_refs",
@@ -223,3 +330,25 @@ meta = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False, comment="JSON"),
 )
+
+# Full text in SQLite: an index over run_texts in which any three characters in a row
+# are found, upper or lower case, kept up to date by triggers. It holds no text itself.
+_FULL_TEXT = (
+    """CREATE VIRTUAL TABLE run_texts_fts USING fts5(
+        text, content='run_texts', content_rowid='run_id', tokenize='trigram')""",
+    """CREATE TRIGGER run_texts_insert AFTER INSERT ON run_texts BEGIN
+        INSERT INTO run_texts_fts(rowid, text) VALUES (new.run_id, new.text);
+    END""",
+    """CREATE TRIGGER run_texts_delete AFTER DELETE ON run_texts BEGIN
+        INSERT INTO run_texts_fts(run_texts_fts, rowid, text)
+        VALUES ('delete', old.run_id, old.text);
+    END""",
+    """CREATE TRIGGER run_texts_update AFTER UPDATE ON run_texts BEGIN
+        INSERT INTO run_texts_fts(run_texts_fts, rowid, text)
+        VALUES ('delete', old.run_id, old.text);
+        INSERT INTO run_texts_fts(rowid, text) VALUES (new.run_id, new.text);
+    END""",
+)
+
+SQLITE_EXTRAS = tuple(DDL(statement) for statement in _FULL_TEXT)
+"""What SQLite has beyond tables and indexes, in the order in which it is made."""
