@@ -61,6 +61,8 @@ def check_path(path: Path, *, create: bool) -> bool:
             f"{name!r} is a folder; a beamtime is a file, such as "
             f"{str(path / 'beamtime.db')!r}"
         )
+    # Asked before the header is read: a log that goes leaves its content in the header.
+    logged = log_size(path) > 0
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -87,10 +89,11 @@ def check_path(path: Path, *, create: bool) -> bool:
         raise BeamtimeFileError(f"{name!r} is empty, it is not a beamtime")
     if len(header) < 100 or not header.startswith(_MAGIC):
         raise _no_beamtime(path, "it is not an SQLite database")
-    # Right after a file was made its numbers may still be in the write-ahead log alone.
-    if log_size(path) == 0:
-        (application,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
-        (version,) = struct.unpack_from(">I", header, _USER_VERSION_AT)
+    (application,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
+    (version,) = struct.unpack_from(">I", header, _USER_VERSION_AT)
+    # While somebody makes the file its numbers are zero, or in the write-ahead log
+    # alone: then only SQLite can tell what it is.
+    if (application or version) and not logged:
         _check_numbers(path, application, version)
     return True
 
@@ -159,10 +162,16 @@ def check_version(
     BeamtimeFileError, NewerVersionError
         It is not a beamtime that this version knows.
     """
+    # All three at one moment: somebody may just be making the file.
+    alone = not connection.in_transaction
     try:
+        if alone:
+            connection.execute("BEGIN")
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if alone:
+            connection.execute("COMMIT")
     except sqlite3.Error as error:
         if is_busy(error) or primary_code(error) == sqlite3.SQLITE_CORRUPT:
             raise translate(error, path) from error
