@@ -93,8 +93,6 @@ def fly_frames(
             ),
             except_plan=announce,
         )
-        # All is announced: a pause from here on, while unstaging, can be gone back to.
-        yield from bps.checkpoint()
 
     run = bpp.run_wrapper(fly(), md=metadata)
     staged: MsgGenerator[str] = bpp.stage_wrapper(run, detectors)
