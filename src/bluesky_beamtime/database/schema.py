@@ -2,8 +2,12 @@
 
 The file can be read with plain ``sqlite3``::
 
-    SELECT runs.scan_id, runs.plan_name, samples.name, runs.exit_status
-    FROM runs LEFT JOIN samples ON samples.id = runs.sample_id;
+    SELECT scan_id, began, plan_name, sample, exit_status FROM run_list LIMIT 10;
+
+    SELECT seq_num, value FROM event_values
+    WHERE scan_id = 214 AND stream = 'primary' AND field = 'motor' ORDER BY seq_num;
+
+``run_list`` and ``event_values`` are views, made of the tables below::
 
     SELECT events.seq_num, json_extract(events.data, '$.motor')
     FROM events JOIN streams ON streams.uid = events.stream_uid
@@ -127,6 +131,7 @@ Index("runs_time_start", runs.c.time_start)
 Index("runs_proposal", runs.c.proposal)
 Index("runs_starred", runs.c.id, sqlite_where=runs.c.starred == 1)
 Index("runs_open", runs.c.id, sqlite_where=runs.c.exit_status.is_(None))
+Index("runs_exit_status", runs.c.exit_status)
 
 run_tags = Table(
     "run_tags",
@@ -350,5 +355,27 @@ _FULL_TEXT = (
     END""",
 )
 
-SQLITE_EXTRAS = tuple(DDL(statement) for statement in _FULL_TEXT)
+# For people with the sqlite3 command: a run in a line, a value in a line.
+_VIEWS = (
+    """CREATE VIEW run_list AS
+    SELECT runs.scan_id, datetime(runs.time_start, 'unixepoch', 'localtime') AS began,
+        runs.plan_name, samples.name AS sample, runs.exit_status, runs.num_events,
+        round(runs.time_stop - runs.time_start, 1) AS seconds,
+        runs.proposal, runs.starred,
+        (SELECT group_concat(tag, ', ') FROM run_tags
+            WHERE run_tags.run_uid = runs.uid) AS tags,
+        (SELECT group_concat(text, ' | ') FROM notes
+            WHERE notes.run_uid = runs.uid) AS notes,
+        runs.uid
+    FROM runs LEFT JOIN samples ON samples.id = runs.sample_id
+    ORDER BY runs.id DESC""",
+    """CREATE VIEW event_values AS
+    SELECT runs.scan_id, runs.uid AS run_uid, streams.name AS stream, events.seq_num,
+        events.time, field.key AS field, field.value AS value
+    FROM runs JOIN streams ON streams.run_uid = runs.uid
+        JOIN events ON events.stream_uid = streams.uid
+        JOIN json_each(events.data) AS field""",
+)
+
+SQLITE_EXTRAS = tuple(DDL(statement) for statement in (*_FULL_TEXT, *_VIEWS))
 """What SQLite has beyond tables and indexes, in the order in which it is made."""
