@@ -3,233 +3,167 @@
 Gates S1 to S5 and S11.
 
 Every ratio is the median over interleaved rounds: in each round every engine writes the
-same frames once, in turn, so that a slow moment of the machine hits all of them. Run::
+same frames once, in turn and in a process of its own, so that a slow moment of the
+machine hits all of them. Run::
 
-    python benchmarks/frames.py            # both places, a few minutes
+    python benchmarks/frames.py            # both places, a quarter of an hour
     python benchmarks/frames.py --quick    # smaller and less exact
-    python benchmarks/frames.py --json out.json
+    python benchmarks/frames.py --json docs/reference/figures/frames.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engines import (
-    Engine,
-    acquire_zarr,
-    detector_frames,
-    h5py_direct,
-    h5py_swmr,
-    ours,
-    ours_submitting,
-    raw,
-    raw_synced,
-    synced_at_end,
-    tensorstore,
-    zarr_python,
-)
+import numpy as np
+from engines import detector_frames, ours
+from machine import describe, finished
+from peers import zarr_python
+from ratios import Gate, Line, lines, ratios
+from tables import show
+from workers import Round, Task, Worker
 
 MEBI = 1 << 20
+SHAPES = ((2048, 2048), (512, 512))
+
+OURS = ("ours, Zarr, no checksum", "ours, Zarr")
+PEERS = (
+    "h5py",
+    "h5py, direct chunks",
+    "h5py, direct, no flush",
+    "tensorstore",
+    "tensorstore, sharded",
+    "zarr-python",
+    "zarr-python, sharded",
+    "acquire-zarr",
+    "acquire-zarr, sharded",
+)
+LZ4 = (
+    "ours, Zarr, lz4",
+    "ours, Zarr, lz4, write()",
+    "ours, HDF5, lz4",
+    "h5py, lz4",
+    "tensorstore, lz4",
+    "tensorstore, lz4, sharded",
+    "zarr-python, lz4",
+    "zarr-python, lz4, sharded",
+    "acquire-zarr, lz4",
+    "acquire-zarr, lz4, sharded",
+)
 
 
-@dataclass
-class Result:
-    """One figure against its gate."""
+class Bench:
+    """The engines' processes, and what they have shown so far."""
 
-    gate: str
-    place: str
-    work: str
-    ratio: float
-    at_least: float
-    spread: str
+    def __init__(self, scratch: Path, total: int, rounds: int) -> None:
+        self.total, self.rounds = total, rounds
+        self.lines: list[Line] = []
+        self.gates: list[Gate] = []
+        self._scratch = scratch
+        self._workers: dict[str, Worker] = {}
 
-    @property
-    def ok(self) -> bool:
-        return self.ratio >= self.at_least
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers.values():
+            worker.close()
 
+    def frames(self, shape: tuple[int, int], kind: str) -> Path:
+        """Return the file with the frames of one kind, made at the first call."""
+        path = self._scratch / f"{shape[0]}-{kind}.npy"
+        if not path.exists():
+            np.save(path, np.stack(detector_frames(shape, kind)))
+        return path
 
-@dataclass
-class Line:
-    """One engine in one setting."""
+    def run(
+        self,
+        names: Iterable[str],
+        place: Path,
+        shape: tuple[int, int],
+        kind: str,
+        *,
+        part: float = 1,
+        synced: bool = False,
+    ) -> dict[str, list[Round]]:
+        """Write the same frames with each engine, in turn, round after round."""
+        count = max(32, int(self.total * part) // (shape[0] * shape[1] * 2))
+        task = Task(place, self.frames(shape, kind), count, synced)
+        found: dict[str, list[Round]] = {name: [] for name in names}
+        for number in range(self.rounds + 1):
+            for name in found:
+                if name not in self._workers:
+                    self._workers[name] = Worker(name)
+                done = self._workers[name].run(task)
+                if number:  # the first round warms up
+                    found[name].append(done)
+        return found
 
-    place: str
-    shape: str
-    engine: str
-    mib_per_s: float
-    to_raw: float
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
-
-
-def run(
-    engines: dict[str, Engine],
-    place: Path,
-    shape: tuple[int, int],
-    kind: str,
-    total: int,
-    rounds: int,
-) -> dict[str, list[list[float]]]:
-    """Write the same frames with each engine, in turn; return the seconds per call."""
-    frames = detector_frames(shape, kind)
-    count = max(32, total // frames[0].nbytes)
-    times: dict[str, list[list[float]]] = {name: [] for name in engines}
-    for number in range(rounds + 1):
-        for name, engine in engines.items():
-            folder = Path(tempfile.mkdtemp(dir=place))
-            try:
-                seconds = engine(folder, frames, count)
-            finally:
-                shutil.rmtree(folder)
-            if number:  # the first round warms up
-                times[name].append(seconds)
-    return times
+    def gate(
+        self, name: str, place: str, work: str, values: list[float], at_least: float
+    ) -> None:
+        """Hold the median of some ratios against what is asked for."""
+        self.gates.append(Gate.of(name, place, work, values, at_least))
 
 
-def ratios(times: dict[str, list[list[float]]], peer: str, engine: str) -> list[float]:
-    """Return how many times as fast as its peer an engine was, round by round."""
-    pairs = zip(times[peer], times[engine], strict=True)
-    return [sum(theirs) / sum(mine) for theirs, mine in pairs]
-
-
-def lines(
-    times: dict[str, list[list[float]]], place: str, shape: tuple[int, int], base: str
-) -> list[Line]:
-    """Return a line of figures for each engine."""
-    found = []
-    size = shape[0] * shape[1] * 2 / MEBI
-    for name, rounds in times.items():
-        # The last entry of a round is its close.
-        calls = sorted(second for seconds in rounds for second in seconds[:-1])
-        total = statistics.median(sum(seconds) for seconds in rounds)
-        found.append(
-            Line(
-                place,
-                f"{shape[0]}x{shape[1]}",
-                name,
-                size * (len(rounds[0]) - 1) / total,
-                statistics.median(ratios(times, base, name)),
-                1e3 * statistics.median(calls),
-                1e3 * calls[int(0.99 * (len(calls) - 1))],
-                1e3 * calls[-1],
-            )
-        )
-    return found
-
-
-def measure(
-    place: Path, name: str, on_disk: bool, total: int, rounds: int
-) -> tuple[list[Line], list[Result]]:
-    """Measure one place."""
-    base = raw_synced if on_disk else raw
-    table: list[Line] = []
-    results: list[Result] = []
-
-    def gate(number: str, work: str, values: list[float], at_least: float) -> None:
-        spread = f"{min(values):.2f}–{max(values):.2f}"
-        median = statistics.median(values)
-        results.append(Result(number, name, work, median, at_least, spread))
-
-    for shape, number, bare, checked in (
-        ((2048, 2048), "S1", 0.90, 0.80),
-        ((512, 512), "S2", 0.70, 0.65),
-    ):
-        work = f"{shape[0]}² u16"
-        engines: dict[str, Engine] = {
-            "raw": base,
-            "ours": ours(),
-            "ours, no checksum": ours(checksum=False),
-        }
-        times = run(engines, place, shape, "noise", total, rounds)
-        gate(
-            number,
-            f"{work}, no checksum, to raw",
-            ratios(times, "raw", "ours, no checksum"),
-            bare,
-        )
-        gate(number, f"{work}, checksum, to raw", ratios(times, "raw", "ours"), checked)
-        table += lines(times, name, shape, "raw")
-
-        finish = synced_at_end if on_disk else (lambda engine: engine)
-        engines = {
-            "ours": finish(ours()),
-            "ours, no checksum": finish(ours(checksum=False)),
-            "h5py SWMR": finish(h5py_swmr),
-            "h5py direct chunks": finish(h5py_direct),
-            "tensorstore": finish(tensorstore(None)),
-            "tensorstore, sharded": finish(tensorstore(None, 32)),
-            "zarr-python": finish(zarr_python()),
-            "acquire-zarr": finish(acquire_zarr(None)),
-            "acquire-zarr, sharded": finish(acquire_zarr(64)),
-        }
-        times = run(engines, place, shape, "noise", total // 2, rounds)
-        best = min(
-            ("acquire-zarr", "acquire-zarr, sharded"),
-            key=lambda engine: statistics.median(sum(s) for s in times[engine]),
-        )
-        # Neither peer checks its frames, so both of ours stand beside them.
-        for engine in ("ours, no checksum", "ours"):
-            what = "checksum" if engine == "ours" else "no checksum"
-            gate(
-                "S3",
-                f"{work}, {what}, to {best}",
-                ratios(times, best, engine),
-                2.0 if on_disk else 4.0,
-            )
-            gate(
-                "S4",
-                f"{work}, {what}, to h5py SWMR",
-                ratios(times, "h5py SWMR", engine),
-                1.5,
-            )
-        table += [
-            line
-            for line in lines(times, name, shape, "ours")
-            if "ours" not in line.engine
-        ]
-        table += compressed(place, name, shape, on_disk, total, rounds, gate)
-    return table, results
-
-
-def compressed(
-    place: Path,
-    name: str,
-    shape: tuple[int, int],
-    on_disk: bool,
-    total: int,
-    rounds: int,
-    gate: Callable[[str, str, list[float], float], None],
-) -> list[Line]:
-    """Measure lz4 on what a detector counts, with two worker threads (S5)."""
-    finish = synced_at_end if on_disk else (lambda engine: engine)
-    engines: dict[str, Engine] = {
-        "ours, lz4": finish(ours_submitting(compression="lz4", threads=2)),
-        "ours, lz4, write()": finish(ours(compression="lz4")),
-        "acquire-zarr, lz4": finish(acquire_zarr(None, "lz4")),
-        "acquire-zarr, lz4, sharded": finish(acquire_zarr(64, "lz4")),
-        "tensorstore, lz4": finish(tensorstore("lz4")),
-        "tensorstore, lz4, sharded": finish(tensorstore("lz4", 32)),
-        "zarr-python, lz4": finish(zarr_python("lz4")),
-    }
-    times = run(engines, place, shape, "poisson", total // 2, rounds)
-    best = min(
-        (engine for engine in engines if "ours" not in engine),
-        key=lambda engine: statistics.median(sum(s) for s in times[engine]),
+def fastest(found: dict[str, list[Round]], among: Iterable[str]) -> str:
+    """Return which of some engines was the quickest."""
+    return min(
+        among, key=lambda name: statistics.median(one.total for one in found[name])
     )
-    gate("S5", f"{shape[0]}² u16 to {best}", ratios(times, best, "ours, lz4"), 1.5)
-    return lines(times, name, shape, "ours, lz4")
 
 
-def reading(place: Path, name: str, rounds: int) -> Result:
+def uncompressed(bench: Bench, place: Path, name: str, shape: tuple[int, int]) -> None:
+    """Measure raw frames: S1 and S2 to a raw file, S3 and S4 to peers."""
+    disk = name == "disk"
+    base = "raw file, synced" if disk else "raw file"
+    work = f"{shape[0]}² u16"
+    gate, bare, checked = (
+        ("S1", 0.90, 0.80) if shape == SHAPES[0] else ("S2", 0.70, 0.65)
+    )
+    both = ("ours, HDF5, no checksum", "ours, HDF5")
+    found = bench.run((base, *OURS, *both), place, shape, "noise")
+    for engine, at_least in zip(OURS, (bare, checked), strict=True):
+        what = "checksum" if engine == OURS[1] else "no checksum"
+        bench.gate(
+            gate, name, f"{work}, {what}, to raw", ratios(found, base, engine), at_least
+        )
+    bench.lines += lines(found, name, shape, "noise", base)
+
+    found = bench.run((*OURS, *PEERS), place, shape, "noise", part=0.5, synced=disk)
+    best = fastest(found, [peer for peer in PEERS if "acquire" in peer])
+    # Neither peer checks its frames, so both of ours stand beside them.
+    for engine in OURS:
+        what = "checksum" if engine == OURS[1] else "no checksum"
+        for number, peer, at_least in (
+            ("S3", best, 2.0 if disk else 4.0),
+            ("S4", "h5py", 1.5),
+        ):
+            values = ratios(found, peer, engine)
+            bench.gate(number, name, f"{work}, {what}, to {peer}", values, at_least)
+    theirs = {peer: found[peer] for peer in (OURS[1], *PEERS)}
+    bench.lines += lines(theirs, name, shape, "noise", OURS[1])[1:]
+
+
+def compressed(bench: Bench, place: Path, name: str, shape: tuple[int, int]) -> None:
+    """Measure lz4, two worker threads: S5 on what a detector counts, and on noise."""
+    for kind in ("poisson", "noise"):
+        found = bench.run(LZ4, place, shape, kind, part=0.5, synced=name == "disk")
+        best = fastest(found, [engine for engine in LZ4 if "ours" not in engine])
+        if kind == "poisson":
+            values = ratios(found, best, LZ4[0])
+            bench.gate("S5", name, f"{shape[0]}² u16 to {best}", values, 1.5)
+        bench.lines += lines(found, name, shape, kind, LZ4[0])
+
+
+def reading(bench: Bench, place: Path, name: str) -> None:
     """Measure a stack read as NumPy against zarr-python without shards (S11)."""
     import zarr
 
@@ -244,9 +178,9 @@ def reading(place: Path, name: str, rounds: int) -> Result:
         zarr_python()(path, frames, count)
         readers: dict[str, Callable[[], Any]] = {
             "theirs": lambda: zarr.open_array(path / "python.zarr", mode="r")[:],
-            "ours": lambda: open_frames(path / "ours.zarr" / "cam")[:],
+            "ours": lambda: open_frames(path / "store" / "cam")[:],
         }
-        for number in range(rounds + 1):
+        for number in range(bench.rounds + 1):
             seconds = {}
             for reader, read in readers.items():
                 start = time.perf_counter()
@@ -255,41 +189,7 @@ def reading(place: Path, name: str, rounds: int) -> Result:
                 assert stack.shape == (count, *shape)
             if number:
                 values.append(seconds["theirs"] / seconds["ours"])
-    spread = f"{min(values):.2f}–{max(values):.2f}"
-    work = "500 × 512² u16 read, to zarr-python"
-    return Result("S11", name, work, statistics.median(values), 1.0, spread)
-
-
-def show(table: list[Line], results: list[Result]) -> None:
-    """Print the figures."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    grid = Table("place", "frames", "engine", "MiB/s", "p50 ms", "p99 ms", "max ms")
-    for line in table:
-        grid.add_row(
-            line.place,
-            line.shape,
-            line.engine,
-            f"{line.mib_per_s:.0f}",
-            f"{line.p50_ms:.2f}",
-            f"{line.p99_ms:.2f}",
-            f"{line.max_ms:.1f}",
-        )
-    console.print(grid)
-    grid = Table("gate", "place", "work", "ratio", "at least", "spread", "")
-    for result in results:
-        grid.add_row(
-            result.gate,
-            result.place,
-            result.work,
-            f"{result.ratio:.2f}",
-            f"{result.at_least:.2f}",
-            result.spread,
-            "ok" if result.ok else "[red]below[/red]",
-        )
-    console.print(grid)
+    bench.gate("S11", name, "500 × 512² u16 read, to zarr-python", values, 1.0)
 
 
 def main() -> None:
@@ -300,24 +200,33 @@ def main() -> None:
     parser.add_argument("--only", choices=("tmpfs", "disk"))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--rounds", type=int, help="rounds, by default 7 (quick: 5)")
+    parser.add_argument("--mebi", type=int, help="MiB of a round, 768 (quick: 256)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     rounds = options.rounds or (5 if options.quick else 7)
-    total = (256 if options.quick else 768) * MEBI
-    table: list[Line] = []
-    results: list[Result] = []
-    for name, place in (("tmpfs", options.tmpfs), ("disk", options.disk)):
-        if options.only in (None, name):
-            more, gates = measure(place, name, name == "disk", total, rounds)
-            table += more
-            results += [*gates, reading(place, name, rounds)]
-    show(table, results)
+    total = (options.mebi or (256 if options.quick else 768)) * MEBI
+    machine = describe()
+    with ExitStack() as stack:
+        # The frames come from memory, wherever they go.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=options.tmpfs))
+        bench = Bench(Path(scratch), total, rounds)
+        stack.callback(bench.close)
+        for name, place in (("tmpfs", options.tmpfs), ("disk", options.disk)):
+            if options.only in (None, name):
+                for shape in SHAPES:
+                    uncompressed(bench, place, name, shape)
+                    compressed(bench, place, name, shape)
+                reading(bench, place, name)
+    show(bench.lines, bench.gates)
     if options.json:
         figures = {
-            "lines": [asdict(line) for line in table],
-            "gates": [{**asdict(r), "ok": r.ok} for r in results],
+            "machine": finished(machine),
+            "rounds": rounds,
+            "mebi": total // MEBI,
+            "lines": [asdict(line) for line in bench.lines],
+            "gates": [asdict(gate) for gate in bench.gates],
         }
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

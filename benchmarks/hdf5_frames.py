@@ -15,51 +15,11 @@ import tempfile
 import threading
 from pathlib import Path
 
-import h5py
-from engines import Engine, Frames, _closing, _timed, detector_frames, h5py_swmr, raw
+from engines import Engine, Frames, detector_frames, ours, raw
+from peers import h5py_swmr
 
 MEBI = 1 << 20
-
-
-def ours(mimetype: str = "application/x-hdf5", **options: object) -> Engine:
-    """Return an engine that writes through a FrameSink."""
-
-    def engine(folder: Path, frames: Frames, count: int) -> list[float]:
-        from bluesky_beamtime.storage import make_writer
-
-        # One writer for each folder, so that two may run at once.
-        writer = make_writer(mimetype, f"benchmark {folder}", **options)
-        writer.set_uri(str(folder / "store"))
-        sink = writer.prepare("cam", "cam", frames[0].dtype, frames[0].shape)
-        writer.kickoff()
-        seconds = _timed(sink.write, frames, count)
-        closed = _closing(sink.close, seconds)
-        type(writer).release(writer.name)
-        return closed
-
-    return engine
-
-
-def direct(folder: Path, frames: Frames, count: int) -> list[float]:
-    """Write HDF5 with direct chunks and a flush for each frame, in SWMR mode."""
-    shape = frames[0].shape
-    file = h5py.File(folder / "direct.h5", "w", libver="latest")
-    data = file.create_dataset(
-        "data",
-        (0, *shape),
-        frames[0].dtype,
-        maxshape=(None, *shape),
-        chunks=(1, *shape),
-    )
-    file.swmr_mode = True
-
-    def write(frame) -> None:
-        length = len(data)
-        data.resize(length + 1, axis=0)
-        data.id.write_direct_chunk((length, 0, 0), frame)
-        data.id.flush()
-
-    return _closing(file.close, _timed(write, frames, count))
+HDF5 = "application/x-hdf5"
 
 
 def twice(engine: Engine) -> Engine:
@@ -85,13 +45,13 @@ def twice(engine: Engine) -> Engine:
 
 ENGINES: dict[str, Engine] = {
     "raw file": raw,
-    "h5py resize + SWMR": h5py_swmr,
-    "h5py direct chunks + SWMR": direct,
-    "HDF5Writer": ours(),
-    "HDF5Writer, no checksum": ours(checksum=False),
-    "ZarrWriter": ours("application/x-zarr"),
-    "2 × h5py direct chunks": twice(direct),
-    "2 × HDF5Writer": twice(ours()),
+    "h5py resize + SWMR": h5py_swmr(),
+    "h5py direct chunks + SWMR": h5py_swmr(direct=True),
+    "HDF5Writer": ours(HDF5),
+    "HDF5Writer, no checksum": ours(HDF5, checksum=False),
+    "ZarrWriter": ours(),
+    "2 × h5py direct chunks": twice(h5py_swmr(direct=True)),
+    "2 × HDF5Writer": twice(ours(HDF5)),
 }
 
 

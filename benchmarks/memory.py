@@ -11,6 +11,7 @@ at the start, sampled twice a second::
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from machine import describe, finished
 
 MEBI = 1 << 20
 SIDE = 2048
@@ -52,7 +54,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50, help="frames per second")
     parser.add_argument("--compression", default="none")
     parser.add_argument("--submit", action="store_true", help="through worker threads")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
+    machine = describe()
 
     from bluesky_beamtime.storage import ZarrWriter
 
@@ -90,6 +94,19 @@ def main() -> None:
     print(f"{number} frames of {frame.nbytes / MEBI:.0f} MiB in {now:.0f} s")
     print(f"peak {peak:.1f} MiB above the start  S8: {'ok' if peak < 95 else 'ABOVE'}")
     print(f"growth from the first to the last quarter {growth:+.1f} MiB")
+    if options.json:
+        figures = {
+            "machine": finished(machine),
+            "seconds": round(now),
+            "frames": number,
+            "frame_mib": frame.nbytes / MEBI,
+            "rate": round(number / now, 1),
+            "compression": options.compression,
+            "call": "submit" if options.submit else "write",
+            "peak_mib": round(peak, 1),
+            "growth_mib": round(growth, 1),
+        }
+        options.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
