@@ -23,6 +23,7 @@
     │   │   └── NewerVersionError                     written by a newer version
     │   ├── IntegrityError            (sqlite3.IntegrityError)  a broken reference
     │   ├── DatabaseWriteError        (OSError)       the disk or a lock refused
+    │   ├── ServerError               (OSError)       a database server that is away
     │   ├── DocumentError             (ValueError)    a document that cannot be stored
     │   ├── RunStateError             (RuntimeError)  a call out of its order
     │   ├── ReadOnlyError             (RuntimeError)  writing to ``mode="r"``
@@ -209,6 +210,13 @@ class DatabaseWriteError(DatabaseError, OSError):
         super().__init__(message)
         self.errno = errno
         self.filename = filename
+
+
+class ServerError(DatabaseError, OSError):
+    """A database server that refused or that cannot be reached.
+
+    The text names the server without the password.
+    """
 
 
 class DocumentError(DatabaseError, ValueError):

@@ -34,8 +34,8 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
 )
+from sqlalchemy import Text as _Text
 
 SCHEMA_VERSION = 2
 """Version of the tables below, kept in SQLite's ``user_version``."""
@@ -44,6 +44,10 @@ APPLICATION_ID = 0x62626D74
 """``bbmt``, kept in SQLite's ``application_id``."""
 
 metadata = MetaData()
+
+# PostgreSQL orders text by the customs of some country unless told otherwise; SQLite by
+# its characters, which is what finding a uid by its beginning relies on.
+Text = _Text().with_variant(_Text(collation="C"), "postgresql")
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -379,3 +383,52 @@ _VIEWS = (
 
 SQLITE_EXTRAS = tuple(DDL(statement) for statement in (*_FULL_TEXT, *_VIEWS))
 """What SQLite has beyond tables and indexes, in the order in which it is made."""
+
+# What has changed, for replicas: made when the first replica of a file is, so that files
+# without one do without it. A row says that something of a run (or a sample, …) has
+# changed since, and moves to the end when it changes again: there are never more rows
+# than runs, samples and people. Events and datums are only ever added, and their own
+# numbers tell which are new.
+_CHANGED = {
+    "runs": ("run", "{row}.uid"),
+    "run_tags": ("run", "{row}.run_uid"),
+    "run_people": ("run", "{row}.run_uid"),
+    "frame_accounts": ("run", "{row}.run_uid"),
+    "streams": ("run", "{row}.run_uid"),
+    "stream_resources": ("run", "{row}.run_uid"),
+    "resources": ("run", "{row}.run_uid"),
+    "run_texts": ("run", "(SELECT uid FROM runs WHERE id = {row}.run_id)"),
+    "notes": ("note", "CAST({row}.id AS TEXT)"),
+    "event_columns": ("columns", "{row}.stream_uid"),
+    "samples": ("sample", "CAST({row}.id AS TEXT)"),
+    "sample_history": ("sample", "CAST({row}.sample_id AS TEXT)"),
+    "people": ("person", "CAST({row}.id AS TEXT)"),
+}
+
+
+def _change_triggers(table: str, kind: str, key: str) -> list[str]:
+    found: list[str] = []
+    for action, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old")):
+        value = key.format(row=row)
+        found.append(
+            f"CREATE TRIGGER IF NOT EXISTS changes_{table}_{action.lower()} "
+            f"AFTER {action} ON {table} WHEN {value} IS NOT NULL BEGIN "
+            f"DELETE FROM changes WHERE kind = '{kind}' AND key = {value}; "
+            f"INSERT INTO changes(kind, key) VALUES ('{kind}', {value}); END"
+        )
+    return found
+
+
+CHANGE_FEED = (
+    """CREATE TABLE IF NOT EXISTS changes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        UNIQUE (kind, key))""",
+    *(
+        statement
+        for table, (kind, key) in _CHANGED.items()
+        for statement in _change_triggers(table, kind, key)
+    ),
+)
+"""Statements that make the feed of changes in an SQLite file; they may be repeated."""
