@@ -89,9 +89,10 @@ class Pacer:
         try:
             if array.unsynced:
                 array.sync()
-        except StoreWriteError as error:
-            self._unsaid[array] = error
-            return error
+        except Exception as error:
+            failure = _named(error, array, "synced")
+            self._unsaid[array] = failure
+            return failure
         try:
             array.publish()
         except StoreWriteError as error:
@@ -100,8 +101,14 @@ class Pacer:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 return error
         except Exception as error:
-            # Nobody sees what a thread dies of.
-            failure = StoreWriteError(f"{array!r} cannot be published: {error}")
-            failure.__cause__ = error
-            return failure
+            return _named(error, array, "published")
         return None
+
+
+def _named(error: Exception, array: Growing, what: str) -> StoreWriteError:
+    """Return an error for who writes next: nobody sees what a thread dies of."""
+    if isinstance(error, StoreWriteError):
+        return error
+    failure = StoreWriteError(f"{array!r} cannot be {what}: {error}")
+    failure.__cause__ = error
+    return failure

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ def present(index: NDArray[np.uint64], file_size: int) -> NDArray[np.bool_]:
 
 
 class ShardFile:
-    """A shard that is being appended to. Not thread-safe: its array holds the lock.
+    """A shard that is being appended to. Its array holds the lock while it writes.
+
+    Only :meth:`sync` and :meth:`close` may be called by two threads at once: a sync
+    takes long, and nobody should wait for it who need not.
 
     Parameters
     ----------
@@ -71,6 +75,8 @@ class ShardFile:
     def __init__(self, path: Path, frames_per_shard: int) -> None:
         self.path = path
         self.frames_per_shard = frames_per_shard
+        # A descriptor that is closed during a sync may be another file's by then.
+        self._closing = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             size = os.fstat(self._fd).st_size
@@ -115,14 +121,20 @@ class ShardFile:
             pwrite_all(self._fd, [entries], len(entries), slot * ENTRY_BYTES)
 
     def sync(self) -> None:
-        """Bring what was written to the disk itself, against power cuts."""
-        os.fdatasync(self._fd)
+        """Bring what was written to the disk itself, against power cuts.
+
+        Nothing happens after :meth:`close`: who closes a shard has synced it.
+        """
+        with self._closing:
+            if self._fd >= 0:
+                os.fdatasync(self._fd)
 
     def close(self) -> None:
-        """Close the file; may be called again."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Close the file, after a sync that is under way; may be called again."""
+        with self._closing:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
     @property
     def is_open(self) -> bool:

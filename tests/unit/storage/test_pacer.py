@@ -125,19 +125,22 @@ def test_a_full_disk_is_told_by_the_next_frame_itself(pacer: Callable[..., Pacer
     assert not fails(thread, array)
 
 
-def test_the_thread_survives_what_nobody_expected(pacer: Callable[..., Pacer]):
+@pytest.mark.parametrize("what", ["on_sync", "on_publish"])
+def test_the_thread_survives_what_nobody_expected(
+    pacer: Callable[..., Pacer], what: str
+):
     """It would die in silence, and the lengths would stay where they are."""
     array, other = Array(), Array()
 
     def surprise() -> None:
         raise RuntimeError("surprise")
 
-    array.on_publish = surprise
+    setattr(array, what, surprise)
     thread = pacer(array, other)
-    rounds(array, other)
+    rounds(other)
     with pytest.raises(StoreWriteError, match="surprise"):
         thread.check(array)
-    rounds(array, other)
+    rounds(other)
 
 
 def test_stopping_ends_the_thread_and_may_be_done_by_itself(

@@ -31,6 +31,7 @@ from bluesky_beamtime.storage import (
     verify_store,
 )
 from bluesky_beamtime.storage.layout import default_frames_per_shard
+from bluesky_beamtime.storage.shards import ShardFile
 
 Frames = Callable[..., np.ndarray[Any, Any]]
 
@@ -511,3 +512,59 @@ def test_the_index_has_room_for_every_frame(path: Path):
     create(path, frames_per_shard=5).append(np.zeros((4, 6), "<u2"))
     assert shards.index_bytes(5) == 80
     assert (path / "c.0.0.0").stat().st_size == 80 + 48 + 4
+
+
+def test_a_shard_is_not_closed_while_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its descriptor would be another file's by then; afterwards a sync is nothing."""
+    shard = ShardFile(tmp_path / "c.0", 4)
+    syncing, go_on = threading.Event(), threading.Event()
+    synced: list[int] = []
+
+    def slow(fd: int) -> None:
+        syncing.set()
+        assert go_on.wait(30)
+        os.fstat(fd)
+        synced.append(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    sync = threading.Thread(target=shard.sync)
+    sync.start()
+    assert syncing.wait(30)
+    close = threading.Thread(target=shard.close)
+    close.start()
+    close.join(0.05)
+    assert shard.is_open
+    go_on.set()
+    sync.join(30)
+    close.join(30)
+    assert not shard.is_open
+    shard.sync()
+    assert len(synced) == 1
+
+
+def test_shards_that_fill_faster_than_they_are_synced(tmp_path: Path, frames: Frames):
+    """One frame to a file, and a thread that syncs all the time."""
+    data = frames(300)
+    array = create(tmp_path / "cam", frames_per_shard=1)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def sync() -> None:
+        try:
+            while not stop.is_set():
+                array.sync()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    for _ in range(5):
+        for frame in data:
+            array.append(frame)
+    stop.set()
+    thread.join(30)
+    assert failures == []
+    array.close()
+    assert len(open_frames(tmp_path / "cam")) == 1500
