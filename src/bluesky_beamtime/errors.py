@@ -27,6 +27,8 @@
     │   ├── DocumentError             (ValueError)    a document that cannot be stored
     │   ├── RunStateError             (RuntimeError)  a call out of its order
     │   ├── ReadOnlyError             (RuntimeError)  writing to ``mode="r"``
+    │   ├── QueryError                (ValueError)    SQL that is wrong, or that writes
+    │   ├── SampleNotFoundError       (KeyError)      no such sample
     │   └── RunNotFoundError          (KeyError)      no such run, stream or field
     ├── DeviceError                   (RuntimeError)  hardware that misbehaves
     │   ├── SourceError                               a frame source failed
@@ -229,6 +231,14 @@ class RunStateError(DatabaseError, RuntimeError):
 
 class ReadOnlyError(DatabaseError, RuntimeError):
     """A change asked of a beamtime that was opened with ``mode="r"``."""
+
+
+class QueryError(DatabaseError, ValueError):
+    """SQL of a user that is wrong, or that would change something."""
+
+
+class SampleNotFoundError(DatabaseError, KeyError):
+    """No sample of that name."""
 
 
 class RunNotFoundError(DatabaseError, KeyError):
