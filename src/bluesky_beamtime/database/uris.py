@@ -55,6 +55,11 @@ def stored_path(stored: str, folder: Path) -> Path | None:
     return path if relative_to(path, folder) is not None else None
 
 
+def is_relative(stored: str) -> bool:
+    """Say whether a stored URI is relative to the folder of the database."""
+    return _SCHEME.match(stored) is None
+
+
 def from_stored(stored: str, original: str, folder: Path) -> str:
     """Return the URI that ``stored`` means now.
 
@@ -67,7 +72,10 @@ def from_stored(stored: str, original: str, folder: Path) -> str:
     folder
         Folder of the database now.
     """
-    if _SCHEME.match(stored) or original[:5].lower() != "file:":
+    if not is_relative(stored):
+        # As it was emitted; or, on a server, where the frames were copied to.
+        return stored
+    if original[:5].lower() != "file:":
         return original
     path = folder / unquote(stored)
     try:
