@@ -356,6 +356,29 @@ class Beamtime:
             ),
         )
 
+    def pack(self) -> int:
+        """Copy the numbers of long runs that are over to columns, quick to read.
+
+        This happens by itself when a run has stopped and no other has begun; it is for
+        runs that were recorded otherwise. The rows of the events stay as they are, and
+        are what is read where there are no columns.
+
+        Returns
+        -------
+        int
+            How many streams were packed.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        DatabaseError
+            The database cannot be read or written.
+        """
+        if self._recorder is None:
+            raise self._read_only("pack runs")
+        return self._recorder.pack()
+
     # -------------------------------------------------------------------- life cycle
 
     def close(self) -> None:

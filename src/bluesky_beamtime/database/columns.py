@@ -33,7 +33,10 @@ class Column:
 
 
 def make_column(
-    key: str, values: Sequence[Any], data_key: Mapping[str, Any], store: Path
+    key: str,
+    values: Sequence[Any] | NDArray[Any],
+    data_key: Mapping[str, Any],
+    store: Path,
 ) -> Column:
     """Return the values of one key, one for each event.
 
@@ -42,12 +45,15 @@ def make_column(
     key
         Data key.
     values
-        As decoded from the events, :data:`MISSING` where there is none.
+        As decoded from the events, :data:`MISSING` where there is none; an array of
+        bool, int64 or float64 if all of them are.
     data_key
         What the descriptor says of it.
     store
         Root of the Zarr store, for arrays.
     """
+    if isinstance(values, np.ndarray):
+        return Column((), _of_one_type(values, data_key))
     present = [value for value in values if value is not MISSING and value is not None]
     kinds = set(map(type, present))
     if kinds == {ArrayReference} and len(present) == len(values):
@@ -89,6 +95,14 @@ def _numbers(
     return _as_declared(floats, data_key)
 
 
+def _of_one_type(values: NDArray[Any], data_key: Mapping[str, Any]) -> NDArray[Any]:
+    if values.dtype.kind == "b":
+        return values
+    if values.dtype.kind == "i":
+        return _as_integers(values, data_key)
+    return _as_declared(values, data_key)
+
+
 def _integers(values: Sequence[int], data_key: Mapping[str, Any]) -> NDArray[Any]:
     try:
         numbers = np.array(values, np.int64)
@@ -97,9 +111,14 @@ def _integers(values: Sequence[int], data_key: Mapping[str, Any]) -> NDArray[Any
             return np.array(values, np.uint64)
         except OverflowError:
             return _objects(values, None)
+    return _as_integers(numbers, data_key)
+
+
+def _as_integers(numbers: NDArray[Any], data_key: Mapping[str, Any]) -> NDArray[Any]:
     if data_key.get("dtype") == "number" and "dtype_numpy" not in data_key:
         # A motor that happens to stand at whole numbers is still a float.
-        return numbers.astype(np.float64) if _exact(values) else numbers
+        exact = (numbers >= -_EXACT_IN_FLOAT) & (numbers <= _EXACT_IN_FLOAT)
+        return numbers.astype(np.float64) if bool(exact.all()) else numbers
     return _as_declared(numbers, data_key)
 
 

@@ -40,10 +40,11 @@ def decode(text: str | bytes) -> Any:
                 f"a stored document is damaged, it is no JSON: {text[:60]!r}"
             ) from error
     marked = '"$' in text if isinstance(text, str) else b'"$' in text
-    return _untag(value) if marked else value
+    return untag(value) if marked else value
 
 
-def _untag(value: Any) -> Any:
+def untag(value: Any) -> Any:
+    """Return what a value of parsed JSON stands for, its tags taken off."""
     if isinstance(value, dict):
         mapping = cast("dict[str, Any]", value)
         if len(mapping) == 1:
@@ -57,11 +58,11 @@ def _untag(value: Any) -> Any:
                         f"a stored value is damaged: {str(mapping)[:80]}"
                     ) from error
         return {
-            key[1:] if key.startswith("$$") else key: _untag(item)
+            key[1:] if key.startswith("$$") else key: untag(item)
             for key, item in mapping.items()
         }
     if isinstance(value, list):
-        return [_untag(item) for item in cast("list[Any]", value)]
+        return [untag(item) for item in cast("list[Any]", value)]
     return value
 
 
@@ -75,7 +76,7 @@ def _json_to_array(described: dict[str, Any]) -> np.ndarray[Any, Any]:
         )
         array = np.empty(math.prod(shape), dtype)
         for index, item in enumerate(described["items"]):
-            array[index] = _untag(item)
+            array[index] = untag(item)
         return array.reshape(shape)
     buffer = io.BytesIO(base64.b64decode(described["npy"]))
     return np.load(buffer, allow_pickle=False)
@@ -84,7 +85,7 @@ def _json_to_array(described: dict[str, Any]) -> np.ndarray[Any, Any]:
 _UNTAGGERS: dict[str, Callable[[Any], Any]] = {
     "$float": float,
     "$int": lambda item: int(item, 0),
-    "$complex": lambda item: complex(_untag(item[0]), _untag(item[1])),
+    "$complex": lambda item: complex(untag(item[0]), untag(item[1])),
     "$bytes": base64.b64decode,
     "$str": lambda item: base64.b64decode(item).decode("utf-8", "surrogatepass"),
     "$datetime": dt.datetime.fromisoformat,
@@ -93,13 +94,13 @@ _UNTAGGERS: dict[str, Callable[[Any], Any]] = {
     "$timedelta": lambda item: dt.timedelta(item[0], item[1], item[2]),
     "$path": pathlib.PurePath,
     "$decimal": decimal.Decimal,
-    "$set": lambda item: {_hashable(member) for member in _untag(item)},
-    "$frozenset": lambda item: frozenset(map(_hashable, _untag(item))),
-    "$map": lambda item: {_hashable(_untag(k)): _untag(v) for k, v in item},
+    "$set": lambda item: {_hashable(member) for member in untag(item)},
+    "$frozenset": lambda item: frozenset(map(_hashable, untag(item))),
+    "$map": lambda item: {_hashable(untag(k)): untag(v) for k, v in item},
     "$ndarray": _json_to_array,
     "$scalar": lambda item: _json_to_array(item)[()],
     "$array": lambda item: ArrayReference(item["path"], item["index"], item["dtype"]),
-    "$repr": _untag,
+    "$repr": untag,
 }
 
 

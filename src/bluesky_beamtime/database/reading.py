@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from sqlalchemy import select
 
-from bluesky_beamtime.database import schema
-from bluesky_beamtime.database.columns import MISSING, Column, make_column
-from bluesky_beamtime.database.decoding import decode
+from bluesky_beamtime.database.columns import Column, make_column
 from bluesky_beamtime.database.encoding import encode
+from bluesky_beamtime.database.event_table import EventTable
 from bluesky_beamtime.database.external import FrameRows, frame_rows
 from bluesky_beamtime.database.rowframes import frame_dims
 from bluesky_beamtime.errors import BeamtimeWarning, RunNotFoundError, StorageError
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-_PAGE = 10_000
-
 
 class StreamReading:
     """One call of :meth:`Stream.read`."""
@@ -38,6 +33,7 @@ class StreamReading:
         fields: Iterable[str] | str | None,
         *,
         scalars: bool = False,
+        part: Literal["data", "timestamps"] = "data",
     ) -> None:
         self._stream = stream
         self._database = stream.run.database
@@ -51,12 +47,18 @@ class StreamReading:
             for key in self._fields
             if key in rows and not (scalars and self._data_keys[key].get("shape"))
         }
+        candidates = [key for key in self._fields if key not in rows]
+        self._part: Literal["data", "timestamps"] = part
+        self._events = EventTable(
+            self._database, self._uids, [(part, key) for key in candidates]
+        )
+        # A frame that was promised may be in the event itself.
         self._in_events = [
             key
-            for key in self._fields
-            if key not in rows and self._data_keys[key].get("external") != "STREAM:"
+            for key in candidates
+            if self._data_keys[key].get("external") != "STREAM:"
+            or self._events.has((part, key))
         ]
-        self._read_events()
         self._seq_nums = self._common_rows()
 
     def _check(self, fields: Iterable[str] | str | None) -> list[str]:
@@ -71,35 +73,11 @@ class StreamReading:
                 )
         return wanted
 
-    def _read_events(self) -> None:
-        """Read the events, the last of each sequence number, in their order."""
-        table = schema.events
-        last: dict[int, tuple[float | None, str, str]] = {}
-        for uid in self._uids:
-            after = -1
-            query = select(
-                table.c.ordinal,
-                table.c.seq_num,
-                table.c.time,
-                table.c.data,
-                table.c.timestamps,
-            ).order_by(table.c.ordinal)
-            while True:
-                page = query.where(table.c.stream_uid == uid, table.c.ordinal > after)
-                with self._database.reading() as connection:
-                    rows = connection.execute(page.limit(_PAGE)).all()
-                for _, seq_num, time, data, timestamps in rows:
-                    last[seq_num] = (time, data, timestamps)
-                if len(rows) < _PAGE:
-                    break
-                after = rows[-1].ordinal
-        self._events = dict(sorted(last.items()))
-
     def _common_rows(self) -> Ints:
         """Return the sequence numbers that every field has."""
         found: list[Ints] = []
-        if self._events or self._in_events:
-            found.append(np.fromiter(self._events, np.int64, len(self._events)))
+        if len(self._events) or self._in_events:
+            found.append(self._events.seq_nums)
         found += [rows.seq_nums for rows in self._frames.values()]
         if not found:
             return np.empty(0, np.int64)
@@ -157,10 +135,9 @@ class StreamReading:
         """Return the times of the fields' values as a Dataset."""
         import xarray as xr
 
-        stamps = [decode(self._events[seq][2]) for seq in self._event_rows()]
         variables: dict[str, Any] = {}
         for key in self._in_events:
-            values = [stamp.get(key, MISSING) for stamp in stamps]
+            values = self._events.values((self._part, key), self._seq_nums)
             column = make_column(key, values, {"dtype": "number"}, self._database.store)
             dims = ("time", *column.dims)
             variables[_variable(key)] = (dims, column.values, {"units": "s"})
@@ -170,17 +147,11 @@ class StreamReading:
         }
         return xr.Dataset(variables, coordinates, attrs=self._run_attributes())
 
-    def _event_rows(self) -> list[int]:
-        return [seq for seq in self._seq_nums.tolist() if seq in self._events]
-
     def _event_columns(self) -> dict[str, Column]:
-        if not self._in_events:
-            return {}
-        rows = _decode_many([self._events[seq][1] for seq in self._event_rows()])
         return {
             key: make_column(
                 key,
-                [row.get(key, MISSING) for row in rows],
+                self._events.values((self._part, key), self._seq_nums),
                 self._data_keys[key],
                 self._database.store,
             )
@@ -225,9 +196,8 @@ class StreamReading:
 
     def _times(self, frames: Mapping[str, Column]) -> NDArray[np.float64]:
         """Return the time of each row: its event's, else that of its first frame."""
-        if self._events:
-            times = [self._events[seq][0] for seq in self._event_rows()]
-            return np.array([np.nan if t is None else t for t in times], np.float64)
+        if len(self._events):
+            return self._events.times_of(self._seq_nums)
         for key in filter(self._is_frame_time, frames):
             values = np.asarray(frames[key].values, np.float64)
             return values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values
@@ -262,14 +232,3 @@ class StreamReading:
 def _variable(key: str) -> str:
     """Return the variable's name of a field; two names are those of coordinates."""
     return f"{key}_value" if key in ("time", "seq_num") else key
-
-
-def _decode_many(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Decode many objects at once, which is faster than one by one."""
-    joined = f"[{','.join(texts)}]"
-    if '"$' in joined:
-        return [decode(text) for text in texts]
-    try:
-        return orjson.loads(joined)
-    except ValueError:
-        return [decode(text) for text in texts]

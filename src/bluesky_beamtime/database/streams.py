@@ -174,7 +174,7 @@ class Stream:
             A variable
             per field, float64, seconds since 1970.
         """
-        return StreamReading(self, None, scalars=True).timestamps()
+        return StreamReading(self, None, scalars=True, part="timestamps").timestamps()
 
     def to_grid(self, fields: Iterable[str] | str | None = None) -> xr.Dataset:
         """Return a grid scan with one dimension per axis instead of ``time``.

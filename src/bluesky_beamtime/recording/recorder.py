@@ -26,6 +26,7 @@ from bluesky_beamtime.errors import (
 )
 from bluesky_beamtime.recording import pages
 from bluesky_beamtime.recording.journal import Journal
+from bluesky_beamtime.recording.packer import Packer
 from bluesky_beamtime.recording.routing import RunRouter
 from bluesky_beamtime.recording.rows import text_of
 from bluesky_beamtime.recording.run_recorder import RunRecorder
@@ -112,6 +113,7 @@ class DocumentRecorder:
         self._reserve = SpaceReserve.beside(database.path)
         self._lock = threading.RLock()
         self._router = RunRouter(database, self._writer)
+        self._packer = Packer(database, lambda: self._router.idle)
         self._writer_lock: WriterLock | None = None
         self._closed = False
 
@@ -234,6 +236,7 @@ class DocumentRecorder:
         self._router.own(name, doc, run)
         if name == "stop":
             self._router.forget(run)
+            self._packer.stopped(run.uid, run.num_events)
         if run.lost:
             self._report_lost(run)
 
@@ -359,12 +362,17 @@ class DocumentRecorder:
         with self._lock:
             return self._router.open_runs
 
+    def pack(self) -> int:
+        """Copy the numbers of long runs to columns; see :meth:`Beamtime.pack`."""
+        return self._packer.pack_all()
+
     def close(self) -> None:
         """Close the arrays of open runs and let go of the lock; may be called again.
 
         A run that has not stopped is labelled as interrupted when the beamtime is
         opened the next time.
         """
+        self._packer.close()
         with self._lock:
             self._closed = True
             self._router.close()

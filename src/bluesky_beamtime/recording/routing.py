@@ -52,6 +52,11 @@ class RunRouter:
         """Runs that began here and have not stopped, the newest last."""
         return list(self._runs.values())
 
+    @property
+    def idle(self) -> bool:
+        """Whether no run that began here is open; may be asked from any thread."""
+        return not self._runs
+
     def add(self, run: RunRecorder) -> None:
         """Take up a run that begins."""
         self._runs[run.uid] = run

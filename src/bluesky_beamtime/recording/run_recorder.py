@@ -125,6 +125,11 @@ class RunRecorder:
             ).scalar_one()
         self.ordinal = last_ordinal(self._database, self.uid) + 1
 
+    @property
+    def num_events(self) -> int:
+        """Events that are stored."""
+        return self._events
+
     # ------------------------------------------------------------------- documents
 
     def descriptor(self, doc: Document) -> None:
