@@ -16,6 +16,7 @@ from .errors import BeamtimeWarning as BeamtimeWarning
 
 if TYPE_CHECKING:
     from .beamtime import Beamtime as Beamtime
+    from .database import Person as Person
     from .database import Run as Run
     from .database import SampleMetadata as SampleMetadata
     from .database import Stream as Stream
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # These need SQLAlchemy, which takes a while to import.
 _LAZY = {
     "Beamtime": "beamtime",
+    "Person": "database",
     "Run": "database",
     "SampleMetadata": "database",
     "Stream": "database",

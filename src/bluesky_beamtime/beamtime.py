@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from bluesky_beamtime.database import facts, rawsql
 from bluesky_beamtime.database.conditions import Moment, make_conditions
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.journaled import JournalIndex
+from bluesky_beamtime.database.notes import Note, add_note, read_notes
+from bluesky_beamtime.database.people import Person, all_people, one_or_several
 from bluesky_beamtime.database.runs import Run
+from bluesky_beamtime.database.sample_book import Samples
 from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
 from bluesky_beamtime.database.scan_ids import reserve_scan_id
 from bluesky_beamtime.database.schema import runs
@@ -26,6 +30,7 @@ from bluesky_beamtime.recording import (
 from bluesky_beamtime.storage import FrameStore, create_group
 
 if TYPE_CHECKING:
+    import pandas as pd
     from bluesky import RunEngine
     from ophyd_async.core import PathProvider
 
@@ -220,6 +225,79 @@ class Beamtime:
         self._sample = sample
 
     @property
+    def samples(self) -> Samples:
+        """Every sample by its name, with what it was before it was changed.
+
+        ``beamtime.samples["LaB6"].history``, ``beamtime.samples["LaB6"].runs``.
+        """
+        return Samples(self._database, self._journal)
+
+    @property
+    def proposal(self) -> str | None:
+        """Number or name of the proposal; of the runs that start from now on.
+
+        Kept in the file: it holds for every process that records there, until it is
+        changed. A run whose metadata have a ``proposal`` belongs to that one.
+        """
+        with self._database.reading() as connection:
+            return facts.read_proposal(connection)
+
+    @proposal.setter
+    def proposal(self, value: str | int | None) -> None:
+        if self._recorder is None:
+            raise self._read_only("change the proposal")
+        with self._database.writing() as connection:
+            facts.write_proposal(connection, value)
+
+    @property
+    def users(self) -> list[Person]:
+        """Who measures; of the runs that start from now on.
+
+        Set it to names, mappings or :class:`~bluesky_beamtime.database.Person` objects.
+        Kept in the file, as :attr:`proposal` is. A run whose metadata have ``users`` or
+        ``user`` belongs to those; an ``operator`` is added to them.
+        """
+        with self._database.reading() as connection:
+            return facts.read_users(connection)
+
+    @users.setter
+    def users(
+        self, value: Iterable[Person | Mapping[str, Any] | str] | Person | str | None
+    ) -> None:
+        if self._recorder is None:
+            raise self._read_only("change the users")
+        people = [Person.of(each) for each in one_or_several(value)]
+        with self._database.writing() as connection:
+            facts.write_users(connection, people)
+
+    @property
+    def people(self) -> list[Person]:
+        """Everybody who took part in a run, or is a user."""
+        with self._database.reading() as connection:
+            return all_people(connection)
+
+    def note(self, text: str, *, author: str | None = None) -> Note:
+        """Write something down about the beamtime as a whole.
+
+        Raises
+        ------
+        DocumentError
+            There is no text.
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        if self._recorder is None:
+            raise self._read_only("take notes")
+        with self._database.writing() as connection:
+            return add_note(connection, text, author, None)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was written down about the beamtime as a whole, the oldest first."""
+        with self._database.reading() as connection:
+            return read_notes(connection, None)
+
+    @property
     def frames(self) -> FrameStore:
         """Where devices put their frames: one store for each run.
 
@@ -315,6 +393,10 @@ class Beamtime:
         until: Moment | None = None,
         text: str | None = None,
         tags: str | Iterable[str] | None = None,
+        starred: bool | None = None,
+        proposal: str | int | None = None,
+        user: str | Person | None = None,
+        exit_status: str | None = None,
         **metadata: Any,
     ) -> Runs:
         """Return the runs that fulfil every condition, the newest first.
@@ -329,10 +411,19 @@ class Beamtime:
             When the run began: datetime, seconds since 1970, or ISO text; local time
             unless a zone is given. A date without a time means the whole day.
         text
-            Stands somewhere in the metadata, the sample's name or the reason of the
-            end; upper or lower case.
+            Stands somewhere in the values of the start document, in what was known of
+            the sample, in the reason of the end, in tags, notes or names of people;
+            upper or lower case. Uids are not searched.
         tags
             One or several; the run has all of them.
+        starred
+            Whether it has a star.
+        proposal
+            Number or name of the proposal.
+        user
+            Name, e-mail address or ORCID of somebody who took part.
+        exit_status
+            ``success``, ``abort``, ``fail`` or ``interrupted``.
         **metadata
             Values of the start document; ``**{"optics.energy": 12.0}`` looks into
             nested mappings.
@@ -341,6 +432,12 @@ class Beamtime:
         -------
         Runs
             Has a length, can be iterated and sliced; asks the database anew each time.
+            :meth:`Runs.sorted_by` and :meth:`Runs.limit` give order and pages.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Nothing can be searched like that; the message says what can.
         """
         return Runs(
             self._database,
@@ -352,9 +449,84 @@ class Beamtime:
                 until=until,
                 text=text,
                 tags=tags,
+                starred=starred,
+                proposal=proposal,
+                user=user,
+                exit_status=exit_status,
                 metadata=metadata,
             ),
         )
+
+    def pack(self) -> int:
+        """Copy the numbers of long runs that are over to columns, quick to read.
+
+        This happens by itself when a run has stopped and no other has begun; it is for
+        runs that were recorded otherwise. The rows of the events stay as they are, and
+        are what is read where there are no columns.
+
+        Returns
+        -------
+        int
+            How many streams were packed.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        DatabaseError
+            The database cannot be read or written.
+        """
+        if self._recorder is None:
+            raise self._read_only("pack runs")
+        return self._recorder.pack()
+
+    def distinct(self, key: str) -> dict[Any, int]:
+        """Return the values that a key has, and how many runs have each.
+
+        ``beamtime.distinct("plan_name")`` is ``{"count": 12, "scan": 3}``; see
+        :meth:`Runs.distinct`, which the result of a search has too.
+        """
+        return self._runs.distinct(key)
+
+    def summaries(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Return the lines of a listing of the newest runs, ready for JSON.
+
+        Parameters
+        ----------
+        limit
+            So many at most; all of them by default.
+        """
+        runs = self._runs if limit is None else self._runs.limit(limit)
+        return list(runs.summaries())
+
+    def sql(self, query: str, parameters: rawsql.Parameters = ()) -> pd.DataFrame:
+        """Ask the database in SQL, on a connection that only reads.
+
+        The tables are described in the reference; ``run_list`` and ``event_values`` are
+        the easiest to begin with.
+
+        Parameters
+        ----------
+        query
+            One ``SELECT``.
+        parameters
+            Values for its ``?``, or a mapping for its ``:name``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each row.
+
+        Raises
+        ------
+        QueryError
+            The query is wrong, or it would change something.
+        """
+        import pandas as pd
+
+        answer = rawsql.ask(self._database, query, parameters)
+        frame: Any = pd.DataFrame
+        return frame.from_records(answer.rows, columns=answer.columns)
 
     def pack(self) -> int:
         """Copy the numbers of long runs that are over to columns, quick to read.

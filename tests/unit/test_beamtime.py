@@ -144,7 +144,8 @@ def test_the_sample_belongs_to_the_runs_that_start(tmp_path) -> None:
         assert (first.sample, fifth.sample) == (SampleMetadata("LaB6", id=1), None)
         assert third.sample == SampleMetadata("Au", id=3)
         si = SampleMetadata("Si", "Si", "7", extra={"slot": 3}, id=2)
-        assert second.sample == fourth.sample == si
+        assert second.sample == SampleMetadata("Si", "Si", extra={"slot": 3}, id=2)
+        assert fourth.sample == beamtime.samples["Si"].metadata == si
         assert list(beamtime.search(sample="Si")) == [fourth, second]
 
 

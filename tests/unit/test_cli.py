@@ -105,7 +105,7 @@ def test_ls_json_is_what_machines_are_promised(file: Path) -> None:
     for run in runs:
         assert list(run) == [
             *("uid", "scan_id", "plan_name", "sample", "time"),
-            *("exit_status", "num_events", "complete", "frames"),
+            *("exit_status", "num_events", "complete", "frames", "tags", "starred"),
         ]
     newest, failed, second, first = runs
     assert newest["uid"] == "cut-off"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ def list_runs(file: Path, *, json: bool, limit: int | None) -> bool:
     if limit is None:
         limit = 0 if json else TABLE_LIMIT
     with Beamtime(file, mode="r") as beamtime:
-        summaries = [run.summary() for run in islice(beamtime, limit or None)]
+        summaries = beamtime.summaries(limit or None)
         more = len(beamtime) - len(summaries)
     if json:
         _print_json(summaries)

@@ -8,15 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-import orjson
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.encoding import encode
+from bluesky_beamtime.database.fulltext import FullText, clean, contains
+from bluesky_beamtime.database.kinds import is_integer
+from bluesky_beamtime.database.people import Person, check_orcid, find_orcid
 from bluesky_beamtime.database.samples import SampleMetadata
 
 Moment = dt.datetime | dt.date | float | int | str
-Condition = ColumnElement[bool]
+Condition = ColumnElement[bool] | FullText
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -29,30 +39,80 @@ def make_conditions(
     until: Moment | None = None,
     text: str | None = None,
     tags: str | Iterable[str] | None = None,
+    starred: bool | None = None,
+    proposal: str | int | None = None,
+    user: str | Person | None = None,
+    exit_status: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> list[Condition]:
-    """Return what a search asks for; see :meth:`bluesky_beamtime.Beamtime.search`."""
-    runs, samples, run_tags = schema.runs, schema.samples, schema.run_tags
+    """Return what a search asks for; see :meth:`bluesky_beamtime.Beamtime.search`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Nothing can be searched like that; the message says what can.
+    """
+    runs, run_tags = schema.runs, schema.run_tags
     conditions: list[Condition] = []
     if plan_name is not None:
-        conditions.append(runs.c.plan_name == plan_name)
+        conditions.append(runs.c.plan_name == _text("plan_name", plan_name))
     if sample is not None:
         name = sample.name if isinstance(sample, SampleMetadata) else sample
-        named = select(samples.c.id).where(samples.c.name == name)
-        conditions.append(runs.c.sample_id.in_(named))
+        conditions.append(_sample_is(_text("sample", name)))
     if since is not None:
         conditions.append(runs.c.time_start >= _seconds(since))
     if until is not None:
         conditions.append(_before(until))
-    if text is not None:
-        conditions.append(_contains(text))
+    if text is not None and _text("text", text):
+        conditions.append(contains(text))
     if tags is not None:
         for tag in [tags] if isinstance(tags, str) else tags:
-            tagged = select(run_tags.c.run_uid).where(run_tags.c.tag == tag)
+            tagged = select(run_tags.c.run_uid).where(
+                run_tags.c.tag == _text("a tag", tag)
+            )
             conditions.append(runs.c.uid.in_(tagged))
+    if starred is not None:
+        conditions.append(runs.c.starred == literal_column("1" if starred else "0"))
+    if proposal is not None:
+        conditions.append(runs.c.proposal == clean(str(proposal)))
+    if user is not None:
+        conditions.append(_has_person(user))
+    if exit_status is not None:
+        conditions.append(runs.c.exit_status == _text("exit_status", exit_status))
     for key, value in (metadata or {}).items():
         conditions.append(_metadata_is(key, value))
     return conditions
+
+
+def _text(what: str, value: object) -> str:
+    if isinstance(value, str):
+        return clean(value)
+    raise TypeError(f"{what} is searched by text, not by {value!r:.80}")
+
+
+def _sample_is(name: str) -> Condition:
+    samples = schema.samples
+    # There is at most one: its runs are then read in order, not collected and sorted.
+    number = select(samples.c.id).where(samples.c.name == name).scalar_subquery()
+    return schema.runs.c.sample_id == number
+
+
+def _has_person(user: str | Person) -> Condition:
+    people, run_people = schema.people, schema.run_people
+    if isinstance(user, Person):
+        asked = people.c.name == user.name
+        if user.orcid is not None:
+            asked = people.c.orcid == check_orcid(user.orcid)
+    else:
+        name = _text("user", user)
+        asked = or_(people.c.name == name, people.c.email == name)
+        orcid = find_orcid(name)
+        if orcid is not None:
+            asked = people.c.orcid == orcid
+    found = select(run_people.c.run_uid).where(
+        run_people.c.person_id.in_(select(people.c.id).where(asked))
+    )
+    return schema.runs.c.uid.in_(found)
 
 
 # ------------------------------------------------------------------------------- time
@@ -83,7 +143,7 @@ def _datetime(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
-def _before(until: Moment) -> Condition:
+def _before(until: Moment) -> ColumnElement[bool]:
     """Return "at or before"; a day is meant with its last second."""
     time = schema.runs.c.time_start
     moment = _parse(until) if isinstance(until, str) else until
@@ -95,34 +155,19 @@ def _before(until: Moment) -> Condition:
 # ---------------------------------------------------------------------------- content
 
 
-def _contains(text: str) -> Condition:
-    """Return "the text stands somewhere", in the metadata, the sample or the reason."""
-    runs, samples = schema.runs, schema.samples
-    # As it stands in JSON: quotes and backslashes are escaped there.
-    written = orjson.dumps(text).decode()[1:-1]
-    named = select(samples.c.id).where(samples.c.name.contains(text, autoescape=True))
-    return or_(
-        runs.c.start.contains(written, autoescape=True),
-        runs.c.stop.contains(written, autoescape=True),
-        runs.c.sample_id.in_(named),
-    )
-
-
-def _metadata_is(key: str, value: Any) -> Condition:
+def _metadata_is(key: str, value: Any) -> ColumnElement[bool]:
     """Return "the start document says so"; dots lead into nested mappings."""
     parts = key.split(".")
     nested = _value_is(parts, value)
+    if key == "scan_id" and is_integer(value) and int(value) in _INT64:
+        # The column has an index; the document decides.
+        return and_(schema.runs.c.scan_id == int(value), nested)
     # A key may contain dots itself.
     return nested if len(parts) == 1 else or_(nested, _value_is([key], value))
 
 
-def _value_is(parts: Sequence[str], value: Any) -> Condition:
-    if any('"' in part for part in parts):
-        # SQLite's paths cannot express such a key, and no key of ours has it.
-        raise ValueError(f"a key with a quotation mark cannot be searched: {parts}")
-    escaped = (f"${part}" if part.startswith("$") else part for part in parts)
-    path = literal("$" + "".join(f'."{part}"' for part in escaped))
-    start = schema.runs.c.start
+def _value_is(parts: Sequence[str], value: Any) -> ColumnElement[bool]:
+    start, path = schema.runs.c.start, json_path(parts)
     found = func.json_extract(start, path)
     if isinstance(value, np.generic):
         value = cast("np.generic[Any]", value).item()
@@ -139,3 +184,18 @@ def _value_is(parts: Sequence[str], value: Any) -> Condition:
         return and_(found == value, kind.in_(["integer", "real"]))
     # Lists, mappings and tagged values are compared as the JSON that they are.
     return found == func.json(literal(encode(value)))
+
+
+def json_path(parts: Sequence[str]) -> ColumnElement[str]:
+    """Return SQLite's path to a value of a document that is stored as JSON.
+
+    Raises
+    ------
+    ValueError
+        A key that no path can express.
+    """
+    if any('"' in part for part in parts):
+        # SQLite's paths cannot express such a key, and no key of ours has it.
+        raise ValueError(f"a key with a quotation mark cannot be searched: {parts}")
+    escaped = (f"${part}" if part.startswith("$") else part for part in parts)
+    return literal("$" + "".join(f'."{part}"' for part in escaped))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
-from bluesky_beamtime.database import schema
+from bluesky_beamtime.database import labels, schema
 from bluesky_beamtime.database.accounting import Account, frame_accounts
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.documents import DocumentReader, NamedDocument
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.database.liveness import is_alive
-from bluesky_beamtime.database.samples import SampleMetadata, read_sample
+from bluesky_beamtime.database.notes import Note, add_note, read_notes
+from bluesky_beamtime.database.people import Person, people_of_run
+from bluesky_beamtime.database.samples import SampleMetadata, sample_at
 from bluesky_beamtime.database.streams import Stream
+from bluesky_beamtime.database.summaries import summarize
+from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import RunNotFoundError
+
+_T = TypeVar("_T")
 
 
 class Run:
     """One run of a beamtime; its streams are attributes and items.
 
     ``run.primary``, ``run["primary"]`` and ``"primary" in run`` are those of the stream
-    ``primary``. Everything is read when it is asked for: the same object follows a run
-    that is still going on, from any thread and in any process.
+    ``primary``; a stream whose name is also one of the attributes below, such as
+    ``notes``, is an item only. Everything is read when it is asked for: the same object
+    follows a run that is still going on, from any thread and in any process.
 
     Parameters
     ----------
@@ -108,20 +115,110 @@ class Run:
 
     @property
     def sample(self) -> SampleMetadata | None:
-        """The sample, with all that is known of it."""
-        sample_id = self._row().sample_id
-        if sample_id is None:
+        """The sample as it was when the run began.
+
+        What was said of it later is in ``beamtime.samples``.
+        """
+        row = self._row()
+        if row.sample_id is None:
             return None
         with self.database.reading() as connection:
-            return read_sample(connection, sample_id)
+            return sample_at(connection, row.sample_id, row.time_start)
+
+    @property
+    def proposal(self) -> str | None:
+        """Number or name of the proposal."""
+        return self._row().proposal
+
+    @property
+    def people(self) -> list[Person]:
+        """Who took part, with their roles."""
+        with self.database.reading() as connection:
+            return people_of_run(connection, self.uid)
 
     @property
     def tags(self) -> list[str]:
         """Tags of the start document and those that were added later, sorted."""
-        table = schema.run_tags
-        query = select(table.c.tag).where(table.c.run_uid == self.uid)
         with self.database.reading() as connection:
-            return sorted(connection.execute(query).scalars())
+            return labels.read_tags(connection, self.uid)
+
+    @property
+    def starred(self) -> bool:
+        """Whether the run has a star."""
+        with self.database.reading() as connection:
+            return labels.has_star(connection, self.uid)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What people wrote down about the run, the oldest first."""
+        with self.database.reading() as connection:
+            return read_notes(connection, self.uid)
+
+    # --------------------------------------------------------------- what people add
+
+    def tag(self, *tags: str) -> None:
+        """Add tags; the run is found by them.
+
+        Raises
+        ------
+        DocumentError
+            A tag that is no text.
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        checked = labels.check_tags(tags)
+        self._change(lambda c: labels.add_tags(c, self.uid, checked))
+
+    def untag(self, *tags: str) -> None:
+        """Take tags away, those of the start document too; none need be there.
+
+        Raises
+        ------
+        DocumentError
+            A tag that is no text.
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        checked = labels.check_tags(tags)
+        self._change(lambda c: labels.remove_tags(c, self.uid, checked))
+
+    def star(self) -> None:
+        """Give the run a star, so that it is found among the good ones.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        self._change(lambda c: labels.set_star(c, self.uid, True))
+
+    def unstar(self) -> None:
+        """Take the star away.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        self._change(lambda c: labels.set_star(c, self.uid, False))
+
+    def note(self, text: str, *, author: str | None = None) -> Note:
+        """Write something down about the run; it is found by its text.
+
+        Raises
+        ------
+        DocumentError
+            There is no text.
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        return self._change(lambda c: add_note(c, text, author, self.uid))
+
+    def _change(self, change: Callable[[Connection], _T]) -> _T:
+        with self.database.writing() as connection:
+            result = change(connection)
+            store_text(connection, self.uid)
+        return result
 
     # ------------------------------------------------------------------- how it went
 
@@ -172,19 +269,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Return the line of a listing: plain values, ready for JSON."""
-        row = self._row()
-        sample = self.sample
-        return {
-            "uid": self.uid,
-            "scan_id": row.scan_id,
-            "plan_name": row.plan_name,
-            "sample": None if sample is None else sample.name,
-            "time": row.time_start,
-            "exit_status": self.exit_status,
-            "num_events": self.num_events,
-            "complete": self.complete,
-            "frames": self.accounting,
-        }
+        return summarize(self.database, self._journal, [self._row().id])[0]
 
     # ----------------------------------------------------------------------- the data
 

@@ -1,19 +1,19 @@
-"""Samples: what was in the beam."""
+"""Samples: what was in the beam, and what it was before it was changed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Row, insert, select, update
 
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.database.kinds import is_mapping
-from bluesky_beamtime.database.schema import samples
+from bluesky_beamtime.database.schema import sample_history, samples
 from bluesky_beamtime.errors import DocumentError
 
 _LONGEST_NAME = 200
@@ -97,10 +97,13 @@ def _optional(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def upsert_sample(connection: Connection, sample: SampleMetadata) -> int:
+def upsert_sample(
+    connection: Connection, sample: SampleMetadata, since: float | None = None
+) -> int:
     """Store a sample by its name and return the number of its row.
 
-    What is given replaces what is stored; what is not given stays as it is.
+    What is given replaces what is stored; what is not given stays as it is. What the
+    sample was before is kept in ``sample_history``.
 
     Parameters
     ----------
@@ -108,7 +111,60 @@ def upsert_sample(connection: Connection, sample: SampleMetadata) -> int:
         Inside a transaction that writes.
     sample
         The sample; its ``id`` is set.
+    since
+        From when on it is this, in seconds since 1970, now by default. Before the last
+        change, as when old runs are imported: the past alone is changed, and what was
+        never said of the sample is added.
     """
+    now = time.time() if since is None else since
+    given = _given(sample)
+    row = connection.execute(
+        select(samples).where(samples.c.name == sample.name)
+    ).one_or_none()
+    if row is None:
+        values = {**_NOTHING, **given, "name": sample.name, "time_changed": now}
+        connection.execute(insert(samples).values(values))
+        row = connection.execute(
+            select(samples).where(samples.c.name == sample.name)
+        ).one()
+        _add_history(connection, row.id, now, _content(row))
+        sample.id = int(row.id)
+        return sample.id
+    sample.id = int(row.id)
+    current = _content(row)
+    if not _changes(given, current):
+        return sample.id
+    changed = row.time_changed
+    if changed is None:
+        # Stored before there was a history: it was always like that.
+        _add_history(connection, row.id, 0.0, current)
+    elif now < changed:
+        before = _known_at(connection, row.id, now)
+        past = {**current, **_NOTHING, **(_given(before) if before else {})}
+        if _changes(given, past):
+            _add_history(connection, row.id, now, {**past, **given})
+        given = {key: value for key, value in given.items() if _is_empty(row, key)}
+        if not given:
+            return sample.id
+        now = changed
+    values = {**given, "time_changed": now}
+    connection.execute(update(samples).where(samples.c.id == row.id).values(values))
+    _add_history(connection, row.id, now, {**current, **given})
+    return sample.id
+
+
+_NOTHING: dict[str, Any] = {
+    "formula": None,
+    "serial": None,
+    "tags": "[]",
+    "beamline_pos": None,
+    "extra": "{}",
+}
+"""What is stored of a sample of which nothing but the name is known."""
+
+
+def _given(sample: SampleMetadata) -> dict[str, Any]:
+    """Return the columns of which a sample says something."""
     given: dict[str, Any] = {}
     if sample.formula is not None:
         given["formula"] = sample.formula
@@ -120,20 +176,82 @@ def upsert_sample(connection: Connection, sample: SampleMetadata) -> int:
         given["beamline_pos"] = _position_to_text(sample.beamline_pos)
     if sample.extra:
         given["extra"] = encode(sample.extra)
-    statement = insert(samples).values(
-        **{"name": sample.name, "tags": "[]", "extra": "{}"} | given
+    return given
+
+
+def _content(row: Any) -> dict[str, Any]:
+    return {key: getattr(row, key) for key in ("name", *_NOTHING)}
+
+
+def _changes(given: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    return any(content[key] != value for key, value in given.items())
+
+
+def _is_empty(row: Any, key: str) -> bool:
+    return getattr(row, key) == _NOTHING[key]
+
+
+# ---------------------------------------------------------------------------- history
+
+
+@dataclass(frozen=True, slots=True)
+class SampleChange:
+    """What a sample was from some time on."""
+
+    time: float
+    """Seconds since 1970; 0 where nobody knows since when."""
+    sample: SampleMetadata
+    """All that was known of it."""
+
+
+def _add_history(
+    connection: Connection, sample_id: int, since: float, content: Mapping[str, Any]
+) -> None:
+    sample = _from_content(content, sample_id)
+    known = {key: getattr(sample, key) for key in ("name", *_NOTHING)}
+    stored = {"sample_id": sample_id, "time": since, "sample": encode(known)}
+    connection.execute(insert(sample_history).values(stored))
+
+
+def sample_changes(connection: Connection, sample_id: int) -> list[SampleChange]:
+    """Return what a sample was, the oldest first."""
+    query = (
+        select(sample_history)
+        .where(sample_history.c.sample_id == sample_id)
+        .order_by(sample_history.c.time, sample_history.c.id)
     )
-    connection.execute(
-        # Setting the name to itself makes the row come back in any case.
-        statement.on_conflict_do_update(
-            index_elements=["name"], set_=given or {"name": sample.name}
-        )
+    return [
+        SampleChange(row.time, SampleMetadata(**decode(row.sample), id=sample_id))
+        for row in connection.execute(query)
+    ]
+
+
+def sample_at(
+    connection: Connection, sample_id: int, moment: float | None
+) -> SampleMetadata | None:
+    """Return what a sample was at a time, None if there is none of this number.
+
+    Before the first that is known of it, it is that; without a time, the last.
+    """
+    known = _known_at(connection, sample_id, moment)
+    if known is None:
+        changes = sample_changes(connection, sample_id)
+        known = changes[0].sample if changes else read_sample(connection, sample_id)
+    return known
+
+
+def _known_at(
+    connection: Connection, sample_id: int, moment: float | None
+) -> SampleMetadata | None:
+    """Return what was known of a sample at a time, None if that was nothing."""
+    query = select(sample_history.c.sample).where(
+        sample_history.c.sample_id == sample_id
     )
-    found = connection.execute(
-        select(samples.c.id).where(samples.c.name == sample.name)
-    ).scalar_one()
-    sample.id = int(found)
-    return sample.id
+    if moment is not None:
+        query = query.where(sample_history.c.time <= moment)
+    query = query.order_by(sample_history.c.time.desc(), sample_history.c.id.desc())
+    stored = connection.execute(query.limit(1)).scalar()
+    return None if stored is None else SampleMetadata(**decode(stored), id=sample_id)
 
 
 def read_sample(connection: Connection, sample_id: int) -> SampleMetadata | None:
@@ -145,14 +263,18 @@ def read_sample(connection: Connection, sample_id: int) -> SampleMetadata | None
 
 
 def _from_row(row: Row[Any]) -> SampleMetadata:
+    return _from_content(_content(row), row.id)
+
+
+def _from_content(content: Mapping[str, Any], sample_id: int) -> SampleMetadata:
     return SampleMetadata(
-        name=row.name,
-        formula=row.formula,
-        serial=row.serial,
-        tags=decode(row.tags),
-        beamline_pos=_text_to_position(row.beamline_pos),
-        extra=decode(row.extra),
-        id=row.id,
+        name=content["name"],
+        formula=content["formula"],
+        serial=content["serial"],
+        tags=decode(content["tags"]),
+        beamline_pos=_text_to_position(content["beamline_pos"]),
+        extra=decode(content["extra"]),
+        id=sample_id,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.liveness import is_alive, remove_stale
@@ -92,6 +93,7 @@ def label_interrupted(database: Database) -> list[InterruptedRun]:
     for row in open_runs:
         if row.writer is not None and not is_alive(database.folder, row.writer):
             _repair(database, row)
+            try_to_store_accounts(database, row.uid)
             interrupted = _take_stock(database, row)
             with database.writing() as connection:
                 changed = connection.execute(
@@ -102,8 +104,19 @@ def label_interrupted(database: Database) -> list[InterruptedRun]:
             if changed:
                 found.append(interrupted)
                 logger.warning("%s", interrupted)
+    _account_for_newest(database)
     remove_stale(database.path)
     return found
+
+
+def _account_for_newest(database: Database) -> None:
+    """Count the frames of a run after whose end its process was killed."""
+    runs = schema.runs
+    query = select(runs.c.uid, runs.c.writer, runs.c.stop.is_(None).label("open"))
+    with database.reading() as connection:
+        row = connection.execute(query.order_by(runs.c.id.desc()).limit(1)).first()
+    if row is not None and not row.open and not is_alive(database.folder, row.writer):
+        try_to_store_accounts(database, row.uid)
 
 
 def _repair(database: Database, run: Any) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import enum
 import errno
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
+from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.engine import Database
-from bluesky_beamtime.database.kinds import is_mapping
+from bluesky_beamtime.database.kinds import is_mapping, is_number
 from bluesky_beamtime.database.liveness import WriterLock
 from bluesky_beamtime.database.reserve import SpaceReserve
 from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
@@ -115,6 +117,7 @@ class DocumentRecorder:
         self._router = RunRouter(database, self._writer)
         self._packer = Packer(database, lambda: self._router.idle)
         self._writer_lock: WriterLock | None = None
+        self._stopped: list[str] = []
         self._closed = False
 
     # -------------------------------------------------------------------- the call
@@ -218,6 +221,9 @@ class DocumentRecorder:
         self._router.add(run)
         self._reserve.keep()
         self._report_lost(run)
+        for remark in run.remarks:
+            self.warn(f"run {run.uid}: {remark}")
+        self._account()
 
     def _store(self, name: str, doc: Document, run: RunRecorder) -> None:
         if name == "start":
@@ -236,9 +242,18 @@ class DocumentRecorder:
         self._router.own(name, doc, run)
         if name == "stop":
             self._router.forget(run)
+            self._stopped.append(run.uid)
             self._packer.stopped(run.uid, run.num_events)
         if run.lost:
             self._report_lost(run)
+
+    def _account(self) -> None:
+        """Count the frames of the runs that stopped, now that cameras are at rest.
+
+        What came after the stop document, while they were unstaged, counts too.
+        """
+        while self._stopped:
+            try_to_store_accounts(self._database, self._stopped.pop())
 
     def _sample_of(self, start: Document) -> int | None:
         """Return the row of a run's sample: that which it names, or the current."""
@@ -252,7 +267,7 @@ class DocumentRecorder:
             self.warn(f"run {start['uid']} is recorded without a sample: {error}")
             return None
         with self._database.writing() as connection:
-            return upsert_sample(connection, sample)
+            return upsert_sample(connection, sample, _finite(start.get("time")))
 
     def _writer(self) -> str | None:
         if self._writer_lock is None:
@@ -374,6 +389,8 @@ class DocumentRecorder:
         """
         self._packer.close()
         with self._lock:
+            if not self._database.closed:
+                self._account()
             self._closed = True
             self._router.close()
             if self._writer_lock is not None:
@@ -397,6 +414,10 @@ class _NotStoredError(Exception):
         super().__init__(str(cause))
         self.cause = cause
         self.run = run
+
+
+def _finite(time: Any) -> float | None:
+    return float(time) if is_number(time) and math.isfinite(time) else None
 
 
 def _reason(error: Exception) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 from sqlalchemy import func, select
 
 from bluesky_beamtime.database import schema, statements
+from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.documents import last_ordinal
 from bluesky_beamtime.database.encoding import encode, encode_plain
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.facts import store_facts
+from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import DocumentError
 from bluesky_beamtime.recording import rows
 from bluesky_beamtime.recording.event_arrays import EventArrays, ImageRef
@@ -56,6 +59,8 @@ class RunRecorder:
         too.
     lost : list of str
         What could only be kept as text; the caller reports and clears it.
+    remarks : list of str
+        What else is wrong with the start document, though it is stored.
     """
 
     def __init__(self, database: Database, start: Document) -> None:
@@ -66,6 +71,7 @@ class RunRecorder:
         self.ordinal = 1
         self.in_journal = False
         self.lost: list[str] = []
+        self.remarks: list[str] = []
         self.data_keys: dict[str, Mapping[str, Any]] = {}
         self._names: dict[str, str] = {}
         self._events = 0
@@ -92,6 +98,8 @@ class RunRecorder:
             if not known:
                 for tag in rows.tags_of(start):
                     cursor.execute(statements.INSERT_TAG, (run.uid, tag))
+                with database.writing() as connection:
+                    run.remarks = store_facts(connection, run.uid, start)
         if known:
             run._catch_up()
         return run
@@ -238,6 +246,10 @@ class RunRecorder:
             cursor.execute(_UPDATE_STOP, (*values, self.uid))
             if cursor.rowcount == 0:
                 self._check_same_stop(cursor, doc)
+            elif doc.get("reason"):
+                with self._database.writing() as connection:
+                    store_text(connection, self.uid)
+        try_to_store_accounts(self._database, self.uid)
 
     def _check_same_stop(self, cursor: sqlite3.Cursor, doc: Document) -> None:
         query = "SELECT stop FROM runs WHERE uid = ?"

@@ -135,6 +135,8 @@ def test_a_run_says_what_it_is(record, tmp_path) -> None:
         "num_events": 1,
         "complete": True,
         "frames": {},
+        "tags": [],
+        "starred": False,
     }
     with pytest.raises(AttributeError, match="run 3 has no stream 'secondary'; it has"):
         run.secondary  # noqa: B018
