@@ -5,4 +5,4 @@ from .interrupted import acquisition_name as acquisition_name
 from .interrupted import label_interrupted as label_interrupted
 from .journal import Journal as Journal
 from .recorder import DocumentRecorder as DocumentRecorder
-from .run_recorder import RunRecorder as RunRecorder
+from bluesky_beamtime.database.run_recorder import RunRecorder as RunRecorder

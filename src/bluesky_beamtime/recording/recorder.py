@@ -30,8 +30,8 @@ from bluesky_beamtime.recording import pages
 from bluesky_beamtime.recording.journal import Journal
 from bluesky_beamtime.recording.packer import Packer
 from bluesky_beamtime.recording.routing import RunRouter
-from bluesky_beamtime.recording.rows import text_of
-from bluesky_beamtime.recording.run_recorder import RunRecorder
+from bluesky_beamtime.database.rows import text_of
+from bluesky_beamtime.database.run_recorder import RunRecorder
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.facts import store_facts
 from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import DocumentError
-from bluesky_beamtime.recording import rows
-from bluesky_beamtime.recording.event_arrays import EventArrays, ImageRef
+from bluesky_beamtime.database import rows
+from bluesky_beamtime.database.event_arrays import EventArrays, ImageRef
 
 Document = Mapping[str, Any]
 

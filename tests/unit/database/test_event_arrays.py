@@ -11,8 +11,8 @@ import zarr
 
 from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.errors import StoreWriteError
-from bluesky_beamtime.recording import event_arrays
-from bluesky_beamtime.recording.event_arrays import EventArrays
+from bluesky_beamtime.database import event_arrays
+from bluesky_beamtime.database.event_arrays import EventArrays
 from bluesky_beamtime.testing import assert_documents_equal
 
 HOSTILE = [
