@@ -20,7 +20,8 @@
     │   └── UnsupportedFormatError    (ValueError)    no writer, no backend for this
     ├── DatabaseError                 runs, events, samples
     │   ├── BeamtimeFileError         (sqlite3.DatabaseError)   damaged, or no beamtime
-    │   │   └── NewerVersionError                     written by a newer version
+    │   │   ├── NewerVersionError                     written by a newer version
+    │   │   └── OlderVersionError                     to be migrated before recording
     │   ├── IntegrityError            (sqlite3.IntegrityError)  a broken reference
     │   ├── DatabaseWriteError        (OSError)       the disk or a lock refused
     │   ├── ServerError               (OSError)       a database server that is away
@@ -33,6 +34,7 @@
     ├── DeviceError                   (RuntimeError)  hardware that misbehaves
     │   ├── SourceError                               a frame source failed
     │   └── DeviceTimeoutError        (TimeoutError)  a device that does not answer
+    ├── ServingError                  (RuntimeError)  a server that cannot be started
     └── MissingExtraError             (ImportError)   an optional package is absent
 
     BeamtimeWarning                   (UserWarning)   kept, but not as it was meant
@@ -191,6 +193,10 @@ class NewerVersionError(BeamtimeFileError):
     """A file written by a newer version of this package; nothing was changed."""
 
 
+class OlderVersionError(BeamtimeFileError):
+    """A file of an older version, which ``beamtime migrate`` brings up to date."""
+
+
 class IntegrityError(DatabaseError, sqlite3.IntegrityError):
     """A record that refers to something that does not exist."""
 
@@ -255,6 +261,10 @@ class SourceError(DeviceError):
 
 class DeviceTimeoutError(DeviceError, TimeoutError):
     """A device that does not answer in time."""
+
+
+class ServingError(BeamtimeError, RuntimeError):
+    """A server cannot be started, or not like this."""
 
 
 class MissingExtraError(BeamtimeError, ImportError):

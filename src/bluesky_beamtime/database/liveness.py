@@ -93,6 +93,15 @@ def is_alive(folder: Path, name: str | None) -> bool:
     return False
 
 
+def live_writers(database: Path) -> list[str]:
+    """Return the names of the lock files that live processes hold beside a database."""
+    return [
+        path.name
+        for path in database.parent.glob(f".{_escaped(database.name)}.*.lock")
+        if is_alive(path.parent, path.name)
+    ]
+
+
 def remove_stale(database: Path) -> None:
     """Remove the lock files that killed processes left beside a database."""
     for path in database.parent.glob(f".{_escaped(database.name)}.*.lock"):

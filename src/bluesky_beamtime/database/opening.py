@@ -27,7 +27,12 @@ from bluesky_beamtime.database.schema import (
     SQLITE_EXTRAS,
     metadata,
 )
-from bluesky_beamtime.errors import BeamtimeFileError, NewerVersionError, ReadOnlyError
+from bluesky_beamtime.errors import (
+    BeamtimeFileError,
+    NewerVersionError,
+    OlderVersionError,
+    ReadOnlyError,
+)
 
 _MAGIC = b"SQLite format 3\0"
 _USER_VERSION_AT = 60
@@ -105,23 +110,20 @@ def create_or_check(path: Path, durability: Durability) -> None:
 
     Raises
     ------
-    BeamtimeFileError, NewerVersionError
+    BeamtimeFileError, NewerVersionError, OlderVersionError
         A file that is not a beamtime, or not one of this version.
     ReadOnlyError
         The file or its folder cannot be written.
     """
     exists = check_path(path, create=True)
-    place = path if exists else path.parent
-    if not (os.access(place, os.W_OK) and os.access(path.parent, os.W_OK)):
-        raise ReadOnlyError(
-            f"{str(path)!r} cannot be written, nor recorded into; open it with mode='r'"
-        )
+    check_writable(path)
     version = 0
     if exists:
         # Look without changing anything, not even the journal mode.
         with closing(connect_to_read(path)) as connection:
             version = check_version(connection, path, may_be_new=True)
     if version:
+        _refuse_older(path, version)
         return
     try:
         with closing(connect_to_write(path, durability)) as connection:
@@ -138,6 +140,31 @@ def create_or_check(path: Path, durability: Durability) -> None:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.Error as error:
         raise translate(error, path) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise unless a file, which may not be there yet, can be written.
+
+    Raises
+    ------
+    ReadOnlyError
+        The file or its folder cannot be written.
+    """
+    places = [path.parent, path] if path.exists() else [path.parent]
+    if not all(os.access(place, os.W_OK) for place in places):
+        raise ReadOnlyError(
+            f"{str(path)!r} cannot be written, nor recorded into; open it with mode='r'"
+        )
+
+
+def _refuse_older(path: Path, version: int) -> None:
+    if version < SCHEMA_VERSION:
+        raise OlderVersionError(
+            f"{str(path)!r} was written by an older version of bluesky-beamtime (its "
+            f"tables have version {version}, this one writes {SCHEMA_VERSION}); "
+            "nothing was changed. To record into it: beamtime migrate "
+            f"{path.name}; to read it as it is, open it with mode='r'"
+        )
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:
