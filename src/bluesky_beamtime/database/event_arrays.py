@@ -15,8 +15,8 @@ import orjson
 
 from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.database.kinds import is_array, is_mapping
-from bluesky_beamtime.errors import StorageError, StoreStateError
 from bluesky_beamtime.database.rows import column_text
+from bluesky_beamtime.errors import StorageError, StoreStateError
 from bluesky_beamtime.storage import ShardedArray, create_group, quote_name
 
 # Each open array holds a file open; waveforms of many lengths make many arrays.

@@ -9,17 +9,16 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from bluesky_beamtime.database import schema, statements
+from bluesky_beamtime.database import rows, schema, statements
 from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.documents import last_ordinal
 from bluesky_beamtime.database.encoding import encode, encode_plain
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.event_arrays import EventArrays, ImageRef
 from bluesky_beamtime.database.facts import store_facts
 from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import DocumentError
-from bluesky_beamtime.database import rows
-from bluesky_beamtime.database.event_arrays import EventArrays, ImageRef
 
 Document = Mapping[str, Any]
 

@@ -1,8 +1,9 @@
 """Documents into the database."""
 
+from bluesky_beamtime.database.run_recorder import RunRecorder as RunRecorder
+
 from .interrupted import InterruptedRun as InterruptedRun
 from .interrupted import acquisition_name as acquisition_name
 from .interrupted import label_interrupted as label_interrupted
 from .journal import Journal as Journal
 from .recorder import DocumentRecorder as DocumentRecorder
-from bluesky_beamtime.database.run_recorder import RunRecorder as RunRecorder

@@ -15,9 +15,9 @@ from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.liveness import is_alive, remove_stale
+from bluesky_beamtime.database.rows import column_int
 from bluesky_beamtime.database.uris import stored_path
 from bluesky_beamtime.errors import BeamtimeError, StorageError, StoreStateError
-from bluesky_beamtime.database.rows import column_int
 from bluesky_beamtime.storage import open_frames, quote_name, repair_store
 
 logger = logging.getLogger(__name__)

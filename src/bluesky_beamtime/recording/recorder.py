@@ -17,6 +17,8 @@ from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.kinds import is_mapping, is_number
 from bluesky_beamtime.database.liveness import WriterLock
 from bluesky_beamtime.database.reserve import SpaceReserve
+from bluesky_beamtime.database.rows import text_of
+from bluesky_beamtime.database.run_recorder import RunRecorder
 from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
 from bluesky_beamtime.errors import (
     BeamtimeError,
@@ -30,8 +32,6 @@ from bluesky_beamtime.recording import pages
 from bluesky_beamtime.recording.journal import Journal
 from bluesky_beamtime.recording.packer import Packer
 from bluesky_beamtime.recording.routing import RunRouter
-from bluesky_beamtime.database.rows import text_of
-from bluesky_beamtime.database.run_recorder import RunRecorder
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.engine import Database
-from bluesky_beamtime.errors import BeamtimeError, DocumentError
-from bluesky_beamtime.recording.interrupted import claim_run
 from bluesky_beamtime.database.rows import text_of
 from bluesky_beamtime.database.run_recorder import RunRecorder
+from bluesky_beamtime.errors import BeamtimeError, DocumentError
+from bluesky_beamtime.recording.interrupted import claim_run
 
 Document = Mapping[str, Any]
 
