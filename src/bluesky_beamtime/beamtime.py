@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -21,7 +22,7 @@ from bluesky_beamtime.database.scan_ids import reserve_scan_id
 from bluesky_beamtime.database.schema import runs
 from bluesky_beamtime.database.search import Runs, count_incomplete
 from bluesky_beamtime.database.sizes import folder_size, human_size
-from bluesky_beamtime.errors import BeamtimeError, ReadOnlyError
+from bluesky_beamtime.errors import BeamtimeError, ReadOnlyError, RunStateError
 from bluesky_beamtime.recording import (
     DocumentRecorder,
     acquisition_name,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from bluesky import RunEngine
     from ophyd_async.core import PathProvider
+
+    from bluesky_beamtime.database.replica import Following
 
 # Summing up the files of thousands of runs must not make a prompt wait.
 _PATIENCE = 0.3
@@ -55,7 +58,10 @@ class Beamtime:
     Parameters
     ----------
     path
-        The file; made if it does not exist, in a folder that does.
+        The file; made if it does not exist, in a folder that does. Or the URL of a
+        PostgreSQL database, ``"postgresql://user@host/database"``: with ``mode="a"`` a
+        file on this machine is recorded into as always, and the server follows it; with
+        ``mode="r"`` the server is read.
     sample
         What is in the beam, see :attr:`sample`.
     mode
@@ -67,6 +73,14 @@ class Beamtime:
         What becomes of a document that cannot be stored. ``"journal"``: it goes with
         the rest of its run to ``x.journal.jsonl``, with a loud warning, and the plan
         goes on; ``"raise"``: the plan stops.
+    frames
+        With a server: URL of an object store, such as ``"s3://bucket/prefix"``, to
+        which frames are copied for those who read from the server.
+    spool
+        With a server: the folder of the file that is recorded into; by default one
+        below ``~/.local/state/bluesky-beamtime``.
+    keep_local
+        With ``frames``: whether frames stay here when they were copied, and compared.
 
     Attributes
     ----------
@@ -98,16 +112,39 @@ class Beamtime:
         mode: Literal["a", "r"] = "a",
         durability: Literal["kill", "power"] = "kill",
         on_error: Literal["journal", "raise"] = "journal",
+        frames: str | None = None,
+        spool: str | os.PathLike[str] | None = None,
+        keep_local: bool = True,
     ) -> None:
         self.mode: Literal["a", "r"] = mode
         self._sample: SampleMetadata | None = None
         self._frames: FrameStore | None = None
         self._attached: dict[int, tuple[RunEngine, int, Any]] = {}
         self._recorder: DocumentRecorder | None = None
-        self._database = Database(path, mode=mode, durability=durability)
+        self._following: Following | None = None
+        if isinstance(path, str) and path.startswith("postgres") and "://" in path:
+            from bluesky_beamtime.database.replica import open_server
+
+            opened = open_server(
+                path,
+                mode=mode,
+                durability=durability,
+                frames=frames,
+                spool=spool,
+                keep_local=keep_local,
+            )
+            self._database, self._journal = opened.database, opened.journal
+            self._following = opened.following
+        else:
+            if frames is not None or spool is not None:
+                raise ValueError(
+                    "frames= and spool= are for a beamtime on a server; the frames of "
+                    "a file are beside it, replicate_to() copies both"
+                )
+            self._database = Database(path, mode=mode, durability=durability)
+            self._journal = JournalIndex(self._database.journal)
         try:
             self.path = self._database.path
-            self._journal = JournalIndex(self._database.journal)
             self._runs = Runs(self._database, self._journal)
             if mode == "a":
                 self._begin_recording(on_error)
@@ -122,6 +159,14 @@ class Beamtime:
         power = self._database.durability == "power"
         create_group(self._database.store, sync=power)
         label_interrupted(self._database)
+        if self._following is not None:
+            self._follow(self._following, numbers=True)
+
+    def _follow(self, following: Following, *, numbers: bool) -> None:
+        self._following = following
+        # Also when nobody closes this beamtime: the threads do not know it.
+        self._stop_following = weakref.finalize(self, following.close)
+        following.start(numbers=numbers)
 
     # -------------------------------------------------------------------- recording
 
@@ -192,6 +237,8 @@ class Beamtime:
         if not isinstance(last, int) or isinstance(last, bool):
             last = 0
         try:
+            if self._following is not None:
+                last = self._following.at_least(last)
             return reserve_scan_id(self._database, last)
         except BeamtimeError as error:
             if recorder.on_error == "raise":
@@ -528,28 +575,57 @@ class Beamtime:
         frame: Any = pd.DataFrame
         return frame.from_records(answer.rows, columns=answer.columns)
 
-    def pack(self) -> int:
-        """Copy the numbers of long runs that are over to columns, quick to read.
+    # ----------------------------------------------------------------------- replica
 
-        This happens by itself when a run has stopped and no other has begun; it is for
-        runs that were recorded otherwise. The rows of the events stay as they are, and
-        are what is read where there are no columns.
+    @property
+    def replica(self) -> Following | None:
+        """The server that follows this beamtime, None if none does.
+
+        ``beamtime.replica.progress`` says how far it is behind,
+        ``beamtime.replica.wait(60)`` waits until it is not.
+        """
+        return self._following
+
+    def replicate_to(
+        self, url: str, *, frames: str | None = None, keep_local: bool = True
+    ) -> Following:
+        """Have a PostgreSQL server follow this beamtime, from now until it is closed.
+
+        All that is there is copied, and then what comes; each row once, whatever fails
+        on the way. Nothing here waits for the server.
+
+        Parameters
+        ----------
+        url
+            Such as ``"postgresql://user@host/database"``.
+        frames, keep_local
+            As for :class:`Beamtime`.
 
         Returns
         -------
-        int
-            How many streams were packed.
+        Following
+            What :attr:`replica` is from now on.
 
         Raises
         ------
         ReadOnlyError
             The beamtime was opened with ``mode="r"``.
-        DatabaseError
-            The database cannot be read or written.
+        RunStateError
+            A server follows already.
+        ServerError
+            That is no URL of a PostgreSQL database.
         """
         if self._recorder is None:
-            raise self._read_only("pack runs")
-        return self._recorder.pack()
+            raise self._read_only("be followed")
+        if self._following is not None:
+            raise RunStateError(f"{self._following.server} follows already")
+        from bluesky_beamtime.database.replica import Following, Server
+
+        following = Following(
+            self._database, Server.of(url), frames=frames, keep_local=keep_local
+        )
+        self._follow(following, numbers=False)
+        return following
 
     # -------------------------------------------------------------------- life cycle
 
@@ -562,6 +638,8 @@ class Beamtime:
             self.detach(RE)
         if self._recorder is not None:
             self._recorder.close()
+        if self._following is not None:
+            self._following.close()
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -580,6 +658,8 @@ class Beamtime:
         if incomplete:
             parts.append(f"{incomplete} incomplete")
         parts.append(self._size())
+        if self._following is not None:
+            parts.append(f"replica: {self._following.progress}")
         return f"<Beamtime {name!r} {', '.join(parts)}>"
 
     def _size(self) -> str:

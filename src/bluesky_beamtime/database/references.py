@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PosixPath
 from typing import Any
 
 from bluesky_beamtime.database.uris import relative_to
 from bluesky_beamtime.errors import StoreReadError
 from bluesky_beamtime.storage import open_frames
+
+
+class FarStore(PosixPath):
+    """The stores of runs that are elsewhere, for those who only hand a store on.
+
+    Attributes
+    ----------
+    locate : callable
+        Returns the URL of the array that an event refers to, for its path.
+    """
+
+    locate: Callable[[str], str]
 
 
 def open_referenced(store: Path, path: str) -> Any:
@@ -26,6 +39,10 @@ def open_referenced(store: Path, path: str) -> Any:
         It is not there; or the path leads out of the store, where the author of a file
         that came from elsewhere must not lead anybody.
     """
+    if isinstance(store, FarStore):
+        if ".." in path.split("/"):
+            raise StoreReadError(f"{path!r} is not in the beamtime's own store")
+        return open_frames(store.locate(path))
     array = store / path
     if relative_to(array, store) is None:
         raise StoreReadError(f"{str(array)!r} is not in the beamtime's own store")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from bluesky_beamtime.database.engine import Database
@@ -34,13 +34,7 @@ def reserve_scan_id(database: Database, at_least: int = 0) -> int:
         The number could not be reserved.
     """
     with database.writing() as connection:
-        stored = connection.execute(
-            select(meta.c.value).where(meta.c.key == _KEY)
-        ).scalar()
-        recorded = connection.execute(
-            select(func.max(runs.c.scan_id)).where(runs.c.scan_id < _LARGEST)
-        ).scalar()
-        known = [json.loads(stored) if stored else 0, recorded or 0]
+        known = [last_scan_id(connection)]
         if at_least < _LARGEST:
             known.append(at_least)
         number = max(known) + 1
@@ -51,3 +45,12 @@ def reserve_scan_id(database: Database, at_least: int = 0) -> int:
             )
         )
     return number
+
+
+def last_scan_id(connection: Connection) -> int:
+    """Return the largest scan number that was reserved or recorded, 0 for none."""
+    stored = connection.execute(select(meta.c.value).where(meta.c.key == _KEY)).scalar()
+    recorded = connection.execute(
+        select(func.max(runs.c.scan_id)).where(runs.c.scan_id < _LARGEST)
+    ).scalar()
+    return max(json.loads(stored) if stored else 0, recorded or 0)

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from bluesky_beamtime.errors import (
-    FrameReadError,
-    PathError,
-    StoreReadError,
-    UnsupportedFormatError,
-)
+from bluesky_beamtime.errors import FrameReadError, StoreReadError
 from bluesky_beamtime.storage.codecs import (
     CHECKSUM_BYTES,
     checksum,
     checksum_error,
 )
+from bluesky_beamtime.storage.indexing import region, split_key
 from bluesky_beamtime.storage.layout import ArrayLayout, read_metadata
-from bluesky_beamtime.storage.paths import from_uri
+from bluesky_beamtime.storage.remote_frames import is_remote, open_remote
 from bluesky_beamtime.storage.shards import ABSENT, index_bytes, read_index
+from bluesky_beamtime.storage.tiling import Box
 
+# Tiles that lie one behind the other are read at once, up to so many bytes.
+_MOST_BYTES = 1 << 24
 # One call of preadv takes at most 1024 buffers; a frame has up to two.
 _MOST_FRAMES = 500
 
@@ -100,7 +97,7 @@ class FrameArray:
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
-        """Shape of what is read at the least: one frame."""
+        """Shape of what is read at the least: one frame, or one tile of it."""
         return self._layout.chunk_shape
 
     @property
@@ -129,9 +126,15 @@ class FrameArray:
         IndexError
             There is no such frame.
         """
-        first, rest = _split_key(key, self.ndim)
+        first, rest = split_key(key, self.ndim)
         wanted = np.arange(self._length)[first]
-        frames = self.read(wanted.reshape(-1))
+        layout = self._layout
+        box: Box | None = None
+        if layout.chunks is not None and rest:
+            found = region(rest, layout.shape)
+            if found is not None:
+                box, rest = found
+        frames = self.read(wanted.reshape(-1), box)
         if isinstance(first, slice):
             return frames[(slice(None), *rest)] if rest else frames
         if wanted.ndim == 1 and all(isinstance(part, slice) for part in rest):
@@ -149,10 +152,21 @@ class FrameArray:
         array = self[:]
         return array if dtype is None else array.astype(dtype, copy=False)
 
-    def read(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    def read(
+        self, indices: NDArray[np.integer[Any]], box: Box | None = None
+    ) -> NDArray[Any]:
         """Read the frames of the given numbers, in that order.
 
         Uncompressed frames go from the file into the result without a copy.
+
+        Parameters
+        ----------
+        indices
+            Numbers of frames.
+        box
+            Where the wanted region of each frame begins and ends along its axes, by
+            default the whole. Of frames that are cut into chunks only those are read
+            that it touches.
 
         Raises
         ------
@@ -162,7 +176,12 @@ class FrameArray:
             A negative number, or one that is not published.
         """
         layout = self._layout
-        out = np.empty((len(indices), *layout.shape), layout.dtype)
+        if box is not None and layout.chunks is None:
+            cut = tuple(slice(start, stop) for start, stop in box)
+            return self.read(indices)[(slice(None), *cut)]
+        box = box or tuple((0, size) for size in layout.shape)
+        sizes = (stop - start for start, stop in box)
+        out = np.empty((len(indices), *sizes), layout.dtype)
         numbers = np.asarray(indices, np.int64)
         wrong = numbers[(numbers < 0) | (numbers >= self._length)]
         if wrong.size:
@@ -172,11 +191,12 @@ class FrameArray:
         edges = np.flatnonzero(np.diff(shards)) + 1
         for rows in np.split(np.arange(len(numbers)), edges):
             if rows.size:
-                self._read_shard(int(shards[rows[0]]), numbers[rows], out[rows[0] :])
+                part = out[rows[0] :]
+                self._read_shard(int(shards[rows[0]]), numbers[rows], part, box)
         return out.astype(self.dtype, copy=False)
 
     def _read_shard(
-        self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any]
+        self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any], box: Box
     ) -> None:
         layout = self._layout
         path = self._folder / layout.shard_name(shard)
@@ -190,15 +210,15 @@ class FrameArray:
                 filename=str(path),
             ) from error
         try:
+            if layout.chunks is not None:
+                for row, number in enumerate(numbers.tolist()):
+                    self._read_tiles(fd, number, box, out[row])
+                return
             index = read_index(fd, layout.frames_per_shard)
             entries = index[numbers % layout.frames_per_shard]
             absent = numbers[entries[:, 0] == ABSENT]
             if absent.size:
-                raise FrameReadError(
-                    f"frame {absent[0]} of {self.path!r} is missing from its file; "
-                    "verify_store() tells the extent",
-                    filename=str(path),
-                )
+                raise self._missing(int(absent[0]))
             if layout.codec.compression == "none":
                 self._read_raw(fd, numbers, entries, out)
             else:
@@ -215,12 +235,47 @@ class FrameArray:
         finally:
             os.close(fd)
 
+    def _read_tiles(self, fd: int, number: int, box: Box, out: NDArray[Any]) -> None:
+        """Read the chunks of one frame that a region touches."""
+        layout = self._layout
+        count = layout.chunks_per_frame
+        slot = number % layout.frames_per_shard
+        entries = read_index(fd, count, slot * count)
+        size = os.fstat(fd).st_size
+        tile = np.empty(layout.chunk_shape, layout.dtype)
+        start, block = 0, b""
+        wanted = [
+            (*entries[n].tolist(), *parts) for n, *parts in layout.tiling.within(box)
+        ]
+        for place, (offset, length, inside, target) in enumerate(wanted):
+            if offset == ABSENT:
+                raise self._missing(number)
+            self._check_entry(number, offset, length, size)
+            if not start <= offset <= offset + length <= start + len(block):
+                # With it those that lie right behind it.
+                start, stop = offset, offset + length
+                for later, more, *_ in wanted[place + 1 :]:
+                    if later != stop or stop + more - start > _MOST_BYTES:
+                        break
+                    stop += more
+                block = os.pread(fd, min(stop, size) - start, start)
+            chunk = memoryview(block)[offset - start : offset - start + length]
+            layout.codec.decode(chunk, tile, self._where(number))
+            out[target] = tile[(0, *inside)]
+
+    def _missing(self, number: int) -> FrameReadError:
+        return FrameReadError(
+            f"{self._where(number)} is missing from its file; "
+            "verify_store() tells the extent",
+            filename=self.path,
+        )
+
     def _where(self, number: int) -> str:
         return f"frame {number} of {self.path!r}"
 
     def _check_entry(self, number: int, offset: int, length: int, size: int) -> None:
         """Check that a chunk lies behind the index and inside its file."""
-        if offset < index_bytes(self._layout.frames_per_shard):
+        if offset < index_bytes(self._layout.entries_per_shard):
             raise FrameReadError(f"{self._where(number)}: its index entry is damaged")
         if offset + length > size:
             raise FrameReadError(f"{self._where(number)}: its file is cut short")
@@ -307,97 +362,3 @@ def _preadv_all(fd: int, buffers: list[Any], size: int, offset: int) -> int:
             break
         count += more
     return count
-
-
-def _split_key(key: Any, ndim: int) -> tuple[Any, tuple[Any, ...]]:
-    """Split an index into that of the frames and those within a frame."""
-    whole = cast("tuple[Any, ...]", key) if isinstance(key, tuple) else (key,)
-    parts: tuple[Any, ...] = whole
-    if any(part is None for part in parts):
-        raise IndexError("new axes are not supported; index the result instead")
-    if any(isinstance(part, (bool, np.bool_)) for part in parts):
-        raise IndexError("a single truth value is no index")
-    ellipses = [place for place, part in enumerate(parts) if part is Ellipsis]
-    if len(ellipses) > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
-    used = sum(_axes(part) for part in parts) - len(ellipses)
-    if used > ndim:
-        raise IndexError(f"{used} indices for {ndim} axes")
-    for place in ellipses:
-        filler = (slice(None),) * (ndim - used)
-        parts = (*parts[:place], *filler, *parts[place + 1 :])
-    if not parts:
-        return slice(None), ()
-    if _axes(parts[0]) > 1:
-        raise IndexError("a mask over more than the frames cannot choose them")
-    return parts[0], tuple(parts[1:])
-
-
-def _axes(part: Any) -> int:
-    """Return how many axes a part of an index stands for: more than one for a mask."""
-    if isinstance(part, (list, np.ndarray)):
-        array: NDArray[Any] = np.asarray(cast("Any", part))
-        if array.dtype == bool:
-            return array.ndim
-    return 1
-
-
-def _member(group: str, name: str) -> str:
-    """Return the path of a node below a group; names come from documents."""
-    parts = name.strip("/").split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise PathError(f"{name!r} does not name an array inside {group!r}")
-    return os.path.join(group, *parts)
-
-
-def open_frames(
-    uri: str | os.PathLike[str],
-    mimetype: str = "application/x-zarr",
-    parameters: Mapping[str, Any] | None = None,
-) -> Any:
-    """Open stored frames for reading, also while they grow.
-
-    Parameters
-    ----------
-    uri
-        URI or path of the array; for a Zarr group, ``parameters`` name the array.
-    mimetype
-        ``application/x-zarr``, or ``application/x-hdf5`` with the extra ``hdf5``.
-    parameters
-        Those of the StreamResource.
-
-    Returns
-    -------
-    FrameArray or zarr.Array
-        A :class:`FrameArray` for what this package wrote; a stock array otherwise.
-
-    Raises
-    ------
-    StoreReadError
-        It is not there.
-    UnsupportedFormatError
-        A format that cannot be read here.
-    PathError
-        ``parameters`` lead out of the group.
-    """
-    path = from_uri(os.fspath(uri))
-    if mimetype == "application/x-hdf5":
-        from bluesky_beamtime.storage.hdf5_reader import open_hdf5
-
-        return open_hdf5(path, parameters)
-    if mimetype != "application/x-zarr":
-        raise UnsupportedFormatError(
-            f"frames of the mimetype {mimetype!r} cannot be read here ({path!r})"
-        )
-    metadata = read_metadata(Path(path))
-    name = (parameters or {}).get("array_name") or (parameters or {}).get("dataset")
-    if metadata.get("node_type") == "group" and name:
-        path = _member(path, name)
-    try:
-        return FrameArray(path)
-    except StoreReadError:
-        try:
-            # zarr has types, but not for all of its arguments.
-            return import_module("zarr").open_array(path, mode="r")
-        except (ValueError, OSError, KeyError) as error:
-            raise StoreReadError(f"cannot read {path!r}: {error}") from error

@@ -48,6 +48,7 @@ from bluesky_beamtime.database.replica import tables
 from bluesky_beamtime.database.replica.feed import ROW_FEEDS, Feed, Row, RowFeed
 from bluesky_beamtime.database.replica.places import Places
 from bluesky_beamtime.errors import ServerError
+from bluesky_beamtime.storage import quote_name
 
 logger = logging.getLogger(__name__)
 
@@ -347,9 +348,7 @@ class Copier:
             )
         }
         found = {
-            row["id"]: ids[name]
-            for row in rows
-            if (name := clean(row["name"])) in ids
+            row["id"]: ids[name] for row in rows if (name := clean(row["name"])) in ids
         }
         for row in history:
             if row["sample_id"] not in found:
@@ -380,7 +379,10 @@ class Copier:
         if values["orcid"] is not None:
             alike = or_(table.c.orcid == values["orcid"], alike)
         found = connection.execute(
-            select(table.c.id).where(alike).order_by(table.c.orcid.nulls_last()).limit(1)
+            select(table.c.id)
+            .where(alike)
+            .order_by(table.c.orcid.nulls_last())
+            .limit(1)
         ).scalar()
         if found is None:
             statement = insert(table).values(**values).returning(table.c.id)
@@ -395,8 +397,9 @@ class Copier:
         table = schema.runs
         uids = [clean(row["uid"]) for row in runs]
         there = set(
-            connection.execute(select(table.c.uid).where(table.c.uid.in_(uids)))
-            .scalars()
+            connection.execute(
+                select(table.c.uid).where(table.c.uid.in_(uids))
+            ).scalars()
         )
         new = [row for row in runs if clean(row["uid"]) not in there]
         numbers = self._free_numbers(connection, new)
@@ -415,7 +418,10 @@ class Copier:
         if uids:
             connection.execute(
                 insert(mine).on_conflict_do_nothing(index_elements=["run_uid"]),
-                [{"run_uid": uid, "source": self._source} for uid in uids],
+                [
+                    {"run_uid": uid, "source": self._source, "folder": quote_name(uid)}
+                    for uid in uids
+                ],
             )
 
     def _free_numbers(self, connection: Connection, runs: list[Row]) -> list[int]:
@@ -426,15 +432,22 @@ class Copier:
         """
         wished = [run_number(row["time_start"], row["uid"]) for row in runs]
         table = schema.runs
-        taken = set(
-            connection.execute(
-                select(table.c.id).where(
-                    or_(
-                        *(table.c.id.between(number, number + 999) for number in wished)
+        taken = (
+            set(
+                connection.execute(
+                    select(table.c.id).where(
+                        or_(
+                            *(
+                                table.c.id.between(number, number + 999)
+                                for number in wished
+                            )
+                        )
                     )
-                )
-            ).scalars()
-        ) if wished else set[int]()
+                ).scalars()
+            )
+            if wished
+            else set[int]()
+        )
         found: list[int] = []
         for number in wished:
             while number in taken:
@@ -460,7 +473,9 @@ class Copier:
             accounts = seen.rows("frame_accounts", "run_uid", known)
             texts = seen.rows("run_texts", "run_id", list(ids))
             notes = seen.rows("notes", "id", _keys(changes, "note"))
-            columns = seen.rows("event_columns", "stream_uid", _keys(changes, "columns"))
+            columns = seen.rows(
+                "event_columns", "stream_uid", _keys(changes, "columns")
+            )
             samples = seen.rows("samples", "id", {r["sample_id"] for r in runs})
         position = changes[-1][0]
         gone = sorted(set(wanted) - set(known))

@@ -143,7 +143,7 @@ class PostgresTestServer:
                 "extra_groups": [],
             }
         with (self._folder / "log").open("ab") as log:
-            return subprocess.Popen(
+            started: subprocess.Popen[bytes] = subprocess.Popen(
                 [str(self._programs / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -152,6 +152,7 @@ class PostgresTestServer:
                 env=os.environ | {"LC_ALL": "C", "HOME": str(self._folder)},
                 **options,
             )
+        return started
 
     def _can_run(self) -> bool:
         try:
@@ -215,7 +216,7 @@ def _name(name: str) -> Any:
 
 
 def _find_programs() -> Iterator[Path]:
-    """Yield folders with ``initdb`` and ``postgres``, the newest of the system first."""
+    """Yield folders with ``initdb`` and ``postgres``, those of the system first."""
     versions = Path("/usr/lib/postgresql").glob("*/bin")
     yield from filter(_has_programs, sorted(versions, reverse=True))
     found = shutil.which("initdb")

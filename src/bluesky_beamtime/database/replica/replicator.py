@@ -132,7 +132,9 @@ class Replicator:
         """Follow the file until :meth:`close`; may be called again."""
         if self._thread is None and not self._stop.is_set():
             self._thread = threading.Thread(
-                target=self._run, name=f"beamtime-replica-{self._path.name}", daemon=True
+                target=self._run,
+                name=f"beamtime-replica-{self._path.name}",
+                daemon=True,
             )
             self._thread.start()
         return self
@@ -252,9 +254,8 @@ class Replicator:
         try:
             with engine.connect() as connection:
                 self._connection = connection
-                with limited(connection, 4 * self.server.statement_timeout):
-                    with connection.begin():
-                        prepare(connection, self.server)
+                with self._lend() as preparing:
+                    prepare(preparing, self.server)
                 copier = Copier(
                     feed, self.source, self.places, self._lend, self._goes_on
                 )

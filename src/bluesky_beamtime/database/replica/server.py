@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.replica import tables
+from bluesky_beamtime.database.replica.dialect import FUNCTIONS
 from bluesky_beamtime.errors import (
     BeamtimeFileError,
     MissingExtraError,
@@ -179,19 +180,21 @@ def prepare(connection: Connection, server: Server) -> None:
     BeamtimeFileError, NewerVersionError
         What is there is not a beamtime of this version; nothing was changed.
     """
-    if _check(connection, server):
+    if check(connection, server):
         return
     connection.execute(select(_call("pg_advisory_xact_lock", _LOCK)))
     # Somebody else may have made them meanwhile.
-    if _check(connection, server):
+    if check(connection, server):
         return
     schema.metadata.create_all(connection)
     tables.metadata.create_all(connection)
-    for function in tables.FUNCTIONS:
+    for function in FUNCTIONS:
         connection.execute(function)
     _index_text(connection)
     connection.execute(
-        insert(schema.meta).values(key=_VERSION, value=json.dumps(schema.SCHEMA_VERSION))
+        insert(schema.meta).values(
+            key=_VERSION, value=json.dumps(schema.SCHEMA_VERSION)
+        )
     )
 
 
@@ -201,8 +204,14 @@ def _call(name: str, *arguments: Any) -> Any:
     return getattr(func, name)(*arguments)
 
 
-def _check(connection: Connection, server: Server) -> bool:
-    """Say whether the tables are there, and ours."""
+def check(connection: Connection, server: Server) -> bool:
+    """Say whether the tables are there, and ours.
+
+    Raises
+    ------
+    BeamtimeFileError, NewerVersionError
+        There are others, or those of another version.
+    """
     there = set(inspect(connection).get_table_names())
     ours = set(schema.metadata.tables) | set(tables.metadata.tables)
     if not there & ours:
@@ -239,8 +248,8 @@ def _index_text(connection: Connection) -> None:
             connection.execute(text("CREATE EXTENSION IF NOT EXISTS pg_trgm"))
             connection.execute(
                 text(
-                    "CREATE INDEX run_texts_trigrams ON run_texts "
-                    "USING gin (text gin_trgm_ops)"
+                    "CREATE INDEX run_texts_words ON run_texts "
+                    'USING gin ((text COLLATE "default") gin_trgm_ops)'
                 )
             )
     except DBAPIError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import DDL, BigInteger, Column, Float, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Float, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -30,7 +30,8 @@ source_runs = Table(
     "replica_runs",
     metadata,
     Column("run_uid", Text, primary_key=True),
-    Column("source", Text, nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("folder", Text, nullable=False, index=True, comment="of its arrays"),
 )
 
 source_notes = Table(
@@ -60,21 +61,4 @@ stores = Table(
     Column("files", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("time", Float(53), nullable=False, comment="when its hashes were compared"),
-)
-
-# Numbers, text and lists inside JSON. Whatever PostgreSQL cannot take apart (a NUL in a
-# text) is not found, and does not make a search fail.
-FUNCTIONS = (
-    DDL(
-        "CREATE OR REPLACE FUNCTION beamtime_json(document text, path text[]) "
-        "RETURNS json LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$ "
-        "BEGIN RETURN document::json #> path; "
-        "EXCEPTION WHEN others THEN RETURN NULL; END $body$"
-    ),
-    DDL(
-        "CREATE OR REPLACE FUNCTION beamtime_text(document text, path text[]) "
-        "RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$ "
-        "BEGIN RETURN document::json #>> path; "
-        "EXCEPTION WHEN others THEN RETURN NULL; END $body$"
-    ),
 )
