@@ -22,6 +22,7 @@ from .layout import create_group as create_group
 from .metadata import clear_metadata as clear_metadata
 from .metadata import register_metadata as register_metadata
 from .metadata import snapshot_metadata as snapshot_metadata
+from .opening import open_frames as open_frames
 from .paths import AcquisitionPathProvider as AcquisitionPathProvider
 from .paths import FilenameProvider as FilenameProvider
 from .paths import PathInfo as PathInfo
@@ -31,7 +32,6 @@ from .paths import from_uri as from_uri
 from .paths import to_uri as to_uri
 from .prepare import PrepareInfo as PrepareInfo
 from .reader import FrameArray as FrameArray
-from .reader import open_frames as open_frames
 from .registry import HasWriter as HasWriter
 from .registry import get_available_writers as get_available_writers
 from .registry import make_writer as make_writer

@@ -24,22 +24,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.errors import FrameReadError, StorageError, StoreReadError
+from bluesky_beamtime.storage.blosc import (
+    BLOCK_BYTES,
+    LEVEL,
+    MOST_BYTES,
+    OVERHEAD,
+    SIZE_FIELD,
+    compress,
+    decompress,
+)
+from bluesky_beamtime.storage.scratch import SCRATCH
 
 Compression = Literal["none", "lz4", "zstd"]
 COMPRESSIONS: tuple[Compression, ...] = ("none", "lz4", "zstd")
 
 _CRC = struct.Struct("<I")
 CHECKSUM_BYTES = _CRC.size
-# Detector counts are small numbers in wide words: shuffling their bits gathers the
-# zeros, so the fastest level already gives a third of the size.
-_LEVEL = 1
-_BITSHUFFLE = 2
-# Where a blosc container says how many bytes it becomes.
-_BLOSC_SIZE = slice(4, 8)
 
 
 class CompressionError(StorageError, ValueError):
     """A compression that is not known; the message lists those that are."""
+
+
+class Encoded:
+    """The chunks of one frame, as they go to the disk."""
+
+    __slots__ = ("_scratch", "buffers", "size", "sizes")
+
+    def __init__(
+        self,
+        buffers: list[Any],
+        sizes: list[int],
+        scratch: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.buffers = buffers
+        """One behind the other: every chunk, each with its checksum."""
+        self.sizes = sizes
+        """Bytes of each chunk."""
+        self.size = sum(sizes)
+        """Bytes of all."""
+        self._scratch = scratch
+
+    def release(self) -> None:
+        """Give the memory back once the buffers are written; they are of no use then.
+
+        Whoever leaves it out wastes time, not memory.
+        """
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            self.buffers = []
+            SCRATCH.give(scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +102,35 @@ class FrameCodec:
                 f"choose one of {', '.join(map(repr, COMPRESSIONS))}"
             )
 
-    def encode(self, frame: NDArray[Any]) -> tuple[list[Any], int]:
-        """Return the buffers of a frame's chunk and their size in bytes.
+    def encode(self, tiles: list[NDArray[Any]]) -> Encoded:
+        """Return the chunks of a frame, in the order of its tiles.
 
-        The frame must be C-contiguous and of the codec's dtype. Uncompressed frames
-        are not copied: the first buffer is the frame itself. May be called from several
-        threads at once; compression releases the GIL.
+        The tiles must be C-contiguous and of the codec's dtype. Uncompressed ones are
+        not copied. May be called from several threads at once; compression releases
+        the GIL.
         """
-        if self.compression == "none" or not frame.size:
-            # Of a frame without values no reader ever asks for the chunk.
-            data: Any = frame
-            size = frame.nbytes
-        else:
-            data = _blosc().compress(
-                frame.reshape(-1),
-                self.compression.encode(),
-                _LEVEL,
-                _BITSHUFFLE,
-                0,
-                self.dtype.itemsize,
-            )
-            size = len(data)
-        if not self.checksum:
-            return [data], size
-        return [data, _CRC.pack(_crc32c()(data))], size + CHECKSUM_BYTES
+        buffers: list[Any] = []
+        sizes: list[int] = []
+        scratch = None
+        # Of a frame without values no reader ever asks for the chunk.
+        if self.compression != "none" and tiles[0].size:
+            bound = tiles[0].nbytes + OVERHEAD
+            scratch = SCRATCH.take(bound * len(tiles))
+        end = 0
+        for tile in tiles:
+            data: Any = tile
+            size = tile.nbytes
+            if scratch is not None:
+                room = scratch[end : end + size + OVERHEAD]
+                size = compress(tile, room, self.compression, self.dtype.itemsize)
+                data = scratch[end : end + size]
+                end += size
+            buffers.append(data)
+            if self.checksum:
+                buffers.append(_CRC.pack(_crc32c()(data)))
+                size += CHECKSUM_BYTES
+            sizes.append(size)
+        return Encoded(buffers, sizes, scratch)
 
     def decode(self, chunk: bytes | memoryview, out: NDArray[Any], where: str) -> None:
         """Decode a chunk into ``out``, a C-contiguous frame of the codec's dtype.
@@ -112,15 +151,16 @@ class FrameCodec:
             raw: Any = data
         else:
             # Blosc believes its header, whatever size that asks for.
-            size = int.from_bytes(data[_BLOSC_SIZE], "little")
+            size = int.from_bytes(data[SIZE_FIELD], "little")
             if size != out.nbytes:
                 raise FrameReadError(
                     f"{where}: {size} bytes are stored, a frame has {out.nbytes}"
                 )
             try:
-                raw = _blosc().decompress(data)
+                decompress(data, out)
             except (RuntimeError, ValueError) as error:
                 raise FrameReadError(f"{where}: cannot be decompressed") from error
+            return
         if len(raw) != out.nbytes:
             raise FrameReadError(
                 f"{where}: {len(raw)} bytes are stored, a frame has {out.nbytes}"
@@ -141,10 +181,10 @@ class FrameCodec:
                     "name": "blosc",
                     "configuration": {
                         "cname": self.compression,
-                        "clevel": _LEVEL,
+                        "clevel": LEVEL,
                         "shuffle": "bitshuffle",
                         "typesize": self.dtype.itemsize,
-                        "blocksize": 0,
+                        "blocksize": BLOCK_BYTES,
                     },
                 }
             )
@@ -180,13 +220,7 @@ class FrameCodec:
         )
 
 
-# Neither package has types; both are imported late because not every user writes
-# frames.
-
-
-@cache
-def _blosc() -> Any:
-    return import_module("numcodecs.blosc")
+# Has no types; imported late because not every user writes frames.
 
 
 @cache
@@ -198,6 +232,22 @@ def checksum(data: Any) -> int:
     """Return the crc32c of anything with a buffer."""
     # The C extension takes arrays and bytes, but no writable memoryview.
     return _crc32c()(np.frombuffer(data, np.uint8))
+
+
+def check_chunk_bytes(source: str, size: int, compression: Compression) -> None:
+    """Refuse chunks that blosc cannot compress.
+
+    Raises
+    ------
+    CompressionError
+        They are too large.
+    """
+    if compression != "none" and size > MOST_BYTES:
+        raise CompressionError(
+            f"source {source!r}: a chunk of {size} bytes cannot be compressed, at most "
+            f"{MOST_BYTES} can; cut the frames with chunks=1024, or choose "
+            "compression='none'"
+        )
 
 
 def checksum_error(where: str) -> FrameReadError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bluesky_beamtime.errors import FrameReadError
 from bluesky_beamtime.storage.layout import ArrayLayout
-from bluesky_beamtime.storage.shards import ENTRY_BYTES, present, read_index
+from bluesky_beamtime.storage.shards import present, read_index
 
 
 def shard_numbers(folder: Path, layout: ArrayLayout) -> list[int]:
@@ -24,15 +24,16 @@ def shard_numbers(folder: Path, layout: ArrayLayout) -> list[int]:
 
 
 def shard_presence(folder: Path, layout: ArrayLayout, number: int) -> NDArray[Any]:
-    """Return for each slot of a shard whether its frame is there whole."""
+    """Return for each slot of a shard whether every chunk of its frame is there."""
     path = folder / layout.shard_name(number)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return np.zeros(layout.frames_per_shard, bool)
     try:
-        index = read_index(fd, layout.frames_per_shard)
-        return present(index, os.fstat(fd).st_size)
+        index = read_index(fd, layout.entries_per_shard)
+        there = present(index, os.fstat(fd).st_size)
+        return np.all(there.reshape(layout.frames_per_shard, -1), axis=1)
     finally:
         os.close(fd)
 
@@ -54,16 +55,15 @@ def written_frames(folder: Path, layout: ArrayLayout) -> int:
 
 def _is_whole(folder: Path, layout: ArrayLayout, number: int, slot: int) -> bool:
     """Say whether the bytes of a frame are those that were written."""
+    count = layout.chunks_per_frame
+    shape = layout.chunk_shape if layout.chunks else (1, *layout.shape)
+    chunk = np.empty(shape, layout.dtype)
     fd = os.open(folder / layout.shard_name(number), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        entry = os.pread(fd, ENTRY_BYTES, slot * ENTRY_BYTES)
-        offset, length = (int(value) for value in np.frombuffer(entry, "<u8"))
-        chunk = os.pread(fd, length, offset)
-    finally:
-        os.close(fd)
-    frame = np.empty((1, *layout.shape), layout.dtype)
-    try:
-        layout.codec.decode(chunk, frame, "")
+        for offset, length in read_index(fd, count, slot * count).tolist():
+            layout.codec.decode(os.pread(fd, length, offset), chunk, "")
     except FrameReadError:
         return False
+    finally:
+        os.close(fd)
     return True

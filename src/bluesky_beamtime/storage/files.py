@@ -20,6 +20,8 @@ from typing import Any
 from bluesky_beamtime.errors import StoreStateError, StoreWriteError
 
 PARTIAL_SUFFIX = ".partial"
+# What one call of pwritev takes.
+_MOST_BUFFERS = 1024
 
 _NEXT_STEP = {
     errno.ENOSPC: "free some space and go on: what was acknowledged is safe",
@@ -50,10 +52,10 @@ def pwrite_all(fd: int, buffers: list[Any], size: int, offset: int) -> None:
     ``os.pwritev`` may write less than asked without an error, most of all on a disk
     that is nearly full; the next call then raises what is wrong.
     """
-    written = os.pwritev(fd, buffers, offset)
+    written = os.pwritev(fd, buffers[:_MOST_BUFFERS], offset)
     while written < size:
         rest = _drop(buffers, written)
-        count = os.pwritev(fd, rest, offset + written)
+        count = os.pwritev(fd, rest[:_MOST_BUFFERS], offset + written)
         if count == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written += count

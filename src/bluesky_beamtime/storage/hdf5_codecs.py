@@ -101,7 +101,7 @@ class ChunkCodec:
             data = zlib.compress(self._shuffle().encode(frame.reshape(-1)), _LEVEL)
         else:
             codec = FrameCodec(self.dtype, self.compression, checksum=False)
-            data = codec.encode(frame)[0][0]
+            data = codec.encode([frame]).buffers[0]
         size = frame.nbytes if data is frame else len(data)
         return EncodedFrame(data, size, checksum(data) if self.checksum else None)
 

@@ -1,9 +1,9 @@
 """The metadata of a frame store: Zarr v3 groups, and arrays that grow by frames.
 
 An array of frames is a Zarr v3 array with the ``sharding_indexed`` codec: one shard
-holds ``frames_per_shard`` frames, one inner chunk holds one frame, and the shard's
-index stands at its start, without a checksum of its own. ``docs/explanations`` tells
-why.
+holds ``frames_per_shard`` frames, one inner chunk holds one frame or one tile of it,
+and the shard's index stands at its start, without a checksum of its own.
+``docs/explanations`` tells why.
 
 References
 ----------
@@ -39,6 +39,7 @@ from bluesky_beamtime.storage.files import (
     sync_folder,
     write_error,
 )
+from bluesky_beamtime.storage.tiling import MOST_CHUNKS, Tiling, stored_shape
 
 METADATA_FILE = "zarr.json"
 # A copy of an array's metadata as it was created, never replaced again. The metadata
@@ -50,12 +51,14 @@ LAYOUT_FILE = ".layout.json"
 _SHARD_BYTES = 1 << 28
 _MIN_FRAMES_PER_SHARD = 64
 _MAX_FRAMES_PER_SHARD = 8192
+_MAX_CHUNKS_PER_SHARD = 1 << 16
 
 
-def default_frames_per_shard(frame_bytes: int) -> int:
+def default_frames_per_shard(frame_bytes: int, chunks_per_frame: int = 1) -> int:
     """Return how many frames of this size share one file."""
     wanted = _SHARD_BYTES // max(1, frame_bytes)
     bounded = max(_MIN_FRAMES_PER_SHARD, min(_MAX_FRAMES_PER_SHARD, wanted))
+    bounded = max(1, min(bounded, _MAX_CHUNKS_PER_SHARD // chunks_per_frame))
     return 1 << (bounded.bit_length() - 1)
 
 
@@ -86,6 +89,24 @@ class ArrayLayout:
     """Frames in one file."""
     dimension_names: tuple[str, ...] | None = None
     """Names of all dimensions, the first being that of the frames."""
+    chunks: tuple[int, ...] | None = None
+    """Shape of an inner chunk of a frame; None for the whole frame."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """How a frame is cut into inner chunks."""
+        stored = self.stored_shape
+        return Tiling(stored, stored if self.chunks is None else self.chunks)
+
+    @property
+    def chunks_per_frame(self) -> int:
+        """Number of inner chunks, and so of index entries, of a frame."""
+        return 1 if self.chunks is None else self.tiling.count
+
+    @property
+    def entries_per_shard(self) -> int:
+        """Number of index entries of a shard."""
+        return self.frames_per_shard * self.chunks_per_frame
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -94,13 +115,13 @@ class ArrayLayout:
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
-        """Shape of what is read at the least: one frame."""
-        return (1, *self.stored_shape)
+        """Shape of what is read at the least: a frame or a tile of it."""
+        return (1, *(self.stored_shape if self.chunks is None else self.chunks))
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
         """Shape of a frame's chunk: no axis of a chunk may have the length 0."""
-        return tuple(max(1, size) for size in self.shape)
+        return stored_shape(self.shape)
 
     @property
     def frame_bytes(self) -> int:
@@ -130,7 +151,7 @@ class ArrayLayout:
             "chunk_grid": {
                 "name": "regular",
                 "configuration": {
-                    "chunk_shape": (self.frames_per_shard, *self.stored_shape)
+                    "chunk_shape": (self.frames_per_shard, *self.tiling.padded)
                 },
             },
             "chunk_key_encoding": {
@@ -158,16 +179,21 @@ class ArrayLayout:
             (sharding,) = metadata["codecs"]
             inner = sharding["configuration"]
             shape = tuple(metadata["shape"][1:])
-            stored = tuple(max(1, size) for size in shape)
+            stored = stored_shape(shape)
             shard = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+            one, *sizes = inner["chunk_shape"]
+            chunks = tuple(sizes)
+            tiling = Tiling(stored, chunks)
             separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
             known = (
                 metadata["node_type"] == "array"
                 and sharding["name"] == "sharding_indexed"
                 and inner["index_location"] == "start"
                 and [codec["name"] for codec in inner["index_codecs"]] == ["bytes"]
-                and tuple(inner["chunk_shape"]) == (1, *stored)
-                and shard[1:] == stored
+                and one == 1
+                and all(type(size) is int and size >= 1 for size in (*chunks, shard[0]))
+                and shard[1:] == tiling.padded
+                and 0 < tiling.count <= MOST_CHUNKS
                 and separator == "."
             )
             if known:
@@ -178,8 +204,11 @@ class ArrayLayout:
                     codec=FrameCodec.from_json(dtype, inner["codecs"]),
                     frames_per_shard=shard[0],
                     dimension_names=None if names is None else tuple(names),
+                    chunks=None if chunks == stored else chunks,
                 )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (
+            *(KeyError, TypeError, ValueError, IndexError, ZeroDivisionError),
+        ) as error:
             raise _not_ours(where) from error
         raise _not_ours(where)
 

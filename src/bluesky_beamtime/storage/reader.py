@@ -18,9 +18,8 @@ from bluesky_beamtime.storage.codecs import (
 )
 from bluesky_beamtime.storage.indexing import region, split_key
 from bluesky_beamtime.storage.layout import ArrayLayout, read_metadata
-from bluesky_beamtime.storage.remote_frames import is_remote, open_remote
 from bluesky_beamtime.storage.shards import ABSENT, index_bytes, read_index
-from bluesky_beamtime.storage.tiling import Box
+from bluesky_beamtime.storage.tiling import Box, Slices
 
 # Tiles that lie one behind the other are read at once, up to so many bytes.
 _MOST_BYTES = 1 << 24
@@ -45,6 +44,9 @@ class FrameArray:
         What is read at the least.
     """
 
+    # Whether a part of a frame can be read alone.
+    _tiled = False
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._folder = Path(path)
@@ -64,6 +66,7 @@ class FrameArray:
         layout = ArrayLayout.from_json(metadata, self.path)
         with self._refreshing:
             self._layout = layout
+            self._tiled = layout.chunks is not None
             # Another thread may have seen more meanwhile; a length never shrinks.
             if metadata["shape"][0] >= self._length:
                 self._length = int(metadata["shape"][0])
@@ -128,13 +131,12 @@ class FrameArray:
         """
         first, rest = split_key(key, self.ndim)
         wanted = np.arange(self._length)[first]
-        layout = self._layout
-        box: Box | None = None
-        if layout.chunks is not None and rest:
-            found = region(rest, layout.shape)
-            if found is not None:
-                box, rest = found
-        frames = self.read(wanted.reshape(-1), box)
+        found = region(rest, self.shape[1:]) if self._tiled and rest else None
+        if found is None:
+            frames = self.read(wanted.reshape(-1))
+        else:
+            box, rest = found
+            frames = self.read_region(wanted.reshape(-1), box)
         if isinstance(first, slice):
             return frames[(slice(None), *rest)] if rest else frames
         if wanted.ndim == 1 and all(isinstance(part, slice) for part in rest):
@@ -152,21 +154,31 @@ class FrameArray:
         array = self[:]
         return array if dtype is None else array.astype(dtype, copy=False)
 
-    def read(
-        self, indices: NDArray[np.integer[Any]], box: Box | None = None
-    ) -> NDArray[Any]:
+    def read(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Read the frames of the given numbers, in that order.
 
         Uncompressed frames go from the file into the result without a copy.
+
+        Raises
+        ------
+        FrameReadError
+            A frame below the published length is missing or damaged.
+        IndexError
+            A negative number, or one that is not published.
+        """
+        return self.read_region(indices, tuple((0, size) for size in self.shape[1:]))
+
+    def read_region(self, indices: NDArray[np.integer[Any]], box: Box) -> NDArray[Any]:
+        """Read a part of the frames of the given numbers.
+
+        Of frames that are cut into chunks only those are read that the part touches.
 
         Parameters
         ----------
         indices
             Numbers of frames.
         box
-            Where the wanted region of each frame begins and ends along its axes, by
-            default the whole. Of frames that are cut into chunks only those are read
-            that it touches.
+            Where the part begins and ends along each axis of a frame.
 
         Raises
         ------
@@ -176,11 +188,10 @@ class FrameArray:
             A negative number, or one that is not published.
         """
         layout = self._layout
-        if box is not None and layout.chunks is None:
+        sizes = tuple(stop - start for start, stop in box)
+        if layout.chunks is None and sizes != layout.shape:
             cut = tuple(slice(start, stop) for start, stop in box)
             return self.read(indices)[(slice(None), *cut)]
-        box = box or tuple((0, size) for size in layout.shape)
-        sizes = (stop - start for start, stop in box)
         out = np.empty((len(indices), *sizes), layout.dtype)
         numbers = np.asarray(indices, np.int64)
         wrong = numbers[(numbers < 0) | (numbers >= self._length)]
@@ -244,9 +255,10 @@ class FrameArray:
         size = os.fstat(fd).st_size
         tile = np.empty(layout.chunk_shape, layout.dtype)
         start, block = 0, b""
-        wanted = [
-            (*entries[n].tolist(), *parts) for n, *parts in layout.tiling.within(box)
-        ]
+        wanted: list[tuple[int, int, Slices, Slices]] = []
+        for which, inside, target in layout.tiling.within(box):
+            offset, length = map(int, entries[which])
+            wanted.append((offset, length, inside, target))
         for place, (offset, length, inside, target) in enumerate(wanted):
             if offset == ABSENT:
                 raise self._missing(number)

@@ -200,7 +200,7 @@ class RemoteArray:
 
     def _compare(self, number: int, size: int) -> None:
         """Compare the beginning of a shard's frames with the local ones."""
-        start = index_bytes(self.layout.frames_per_shard)
+        start = index_bytes(self.layout.entries_per_shard)
         count = max(0, min(_SAMPLE_BYTES, size - start))
         key = self._shard_key(number)
         backend = self._remote.backend

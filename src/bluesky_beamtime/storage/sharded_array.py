@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from bluesky_beamtime.errors import (
     StoreStateError,
     StoreWriteError,
 )
-from bluesky_beamtime.storage.codecs import Compression, FrameCodec
+from bluesky_beamtime.storage.codecs import Compression, Encoded, FrameCodec
 from bluesky_beamtime.storage.extent import written_frames
 from bluesky_beamtime.storage.files import (
     make_folder,
@@ -42,16 +43,17 @@ from bluesky_beamtime.storage.layout import (
 )
 from bluesky_beamtime.storage.shards import ShardFile
 from bluesky_beamtime.storage.source import frame_shape
+from bluesky_beamtime.storage.tiling import Tiling, frame_chunks, stored_shape
 
 # What is kept back so that the last length can still be published on a full disk.
 RESERVE_FILE = ".reserve"
 _RESERVE_BYTES = 1 << 14
 # One call of pwritev takes at most 1024 buffers; a chunk has up to two.
 _MOST_CHUNKS = 500
+# What is compressed before it is written, when many frames come at once.
+_MOST_ENCODED_BYTES = 1 << 26
 # Full shards that may wait for their sync with their files open.
 _MOST_RETIRED = 32
-
-Encoded = tuple[list[Any], int]
 
 
 class ShardedArray:
@@ -110,6 +112,7 @@ class ShardedArray:
         checksum: bool = True,
         attributes: Mapping[str, Any] | None = None,
         dimension_names: tuple[str, ...] | None = None,
+        chunks: int | tuple[int, ...] | None = None,
         power: bool = False,
     ) -> Self:
         """Make an empty array; its metadata can be read at once.
@@ -129,6 +132,8 @@ class ShardedArray:
             JSON attributes of the array.
         dimension_names
             Names of all dimensions, the frames' first.
+        chunks
+            Cut each frame into inner chunks of this shape; by default it is one.
         power
             Fsync every frame before :meth:`append` returns.
 
@@ -145,9 +150,11 @@ class ShardedArray:
         stored = np.dtype(dtype)
         zarr_data_type(stored)
         sizes = frame_shape(folder.name, shape)
+        whole = stored_shape(sizes)
+        tiling = Tiling(whole, frame_chunks(folder.name, sizes, chunks))
         if frames_per_shard is None:
             frames_per_shard = default_frames_per_shard(
-                stored.itemsize * int(np.prod(sizes, dtype=np.int64))
+                stored.itemsize * math.prod(sizes), tiling.count
             )
         if frames_per_shard < 1:
             raise ValueError(f"frames_per_shard must be 1 or more: {frames_per_shard}")
@@ -156,6 +163,7 @@ class ShardedArray:
             codec=FrameCodec(stored, compression, checksum),
             frames_per_shard=frames_per_shard,
             dimension_names=dimension_names,
+            chunks=None if tiling.chunks == whole else tiling.chunks,
         )
         try:
             holds_frames = _holds_frames(folder)
@@ -238,11 +246,15 @@ class ShardedArray:
     # ------------------------------------------------------------------ writing
 
     def encode(self, frame: NDArray[Any]) -> Encoded:
-        """Return a frame's chunk; needs no lock, for several threads at once.
+        """Return a frame's chunks; needs no lock, for several threads at once.
 
-        The frame must have the array's dtype and shape.
+        The frame must have the array's dtype and shape. What is returned is good for
+        one :meth:`append_encoded`.
         """
-        return self.layout.codec.encode(np.ascontiguousarray(frame))
+        layout = self.layout
+        if layout.chunks is None:
+            return layout.codec.encode([np.ascontiguousarray(frame)])
+        return layout.codec.encode(layout.tiling.split(frame))
 
     def append(self, frame: ArrayLike) -> int:
         """Append one frame and return its index.
@@ -269,13 +281,13 @@ class ShardedArray:
             )
         return self.append_encoded(self.encode(array))
 
-    def append_encoded(self, chunk: Encoded) -> int:
+    def append_encoded(self, frame: Encoded) -> int:
         """Append what :meth:`encode` returned; see :meth:`append`."""
         with self._lock:
             index = self._length
             shard = self._shard_of(index)
             try:
-                shard.put(index % self.layout.frames_per_shard, *chunk)
+                shard.put(index % self.layout.frames_per_shard, (frame,))
                 self._unsynced = True
                 if self._power:
                     self._sync_shard(shard)
@@ -283,24 +295,41 @@ class ShardedArray:
                 shard.take_back(index % self.layout.frames_per_shard)
                 raise write_error(f"frame {index}", shard.path, error) from error
             self._length = index + 1
-            return index
+        frame.release()
+        return index
 
-    def append_many(self, chunks: list[Encoded]) -> int:
-        """Append several chunks, as few system calls as possible; return the length.
+    def append_block(self, frames: NDArray[Any]) -> int:
+        """Append frames that lie along the leading axis; see :meth:`append_many`.
+
+        They must have the array's dtype and shape.
+        """
+        count = max(1, len(frames))
+        if self.layout.codec.compression != "none" or self.layout.chunks is not None:
+            count = max(1, _MOST_ENCODED_BYTES // max(1, self.layout.frame_bytes))
+        for start in range(0, len(frames), count):
+            stop = min(start + count, len(frames))
+            # With the ellipsis a frame without dimensions keeps its byte order.
+            part = [self.encode(frames[n, ...]) for n in range(start, stop)]
+            self.append_many(part)
+        return self._length
+
+    def append_many(self, frames: list[Encoded]) -> int:
+        """Append several frames, as few system calls as possible; return the length.
 
         All or a leading part of them is appended when this raises; :attr:`length` says
         how many.
         """
         per_shard = self.layout.frames_per_shard
+        most = max(1, _MOST_CHUNKS // self.layout.chunks_per_frame)
         with self._lock:
             done = 0
-            while done < len(chunks):
+            while done < len(frames):
                 index = self._length
                 shard = self._shard_of(index)
                 slot = index % per_shard
-                part = chunks[done : done + min(_MOST_CHUNKS, per_shard - slot)]
+                part = frames[done : done + min(most, per_shard - slot)]
                 try:
-                    shard.put_many(slot, part)
+                    shard.put(slot, part)
                     self._unsynced = True
                     if self._power:
                         self._sync_shard(shard)
@@ -309,6 +338,8 @@ class ShardedArray:
                     raise write_error(f"frame {index}", shard.path, error) from error
                 self._length = index + len(part)
                 done += len(part)
+                for frame in part:
+                    frame.release()
             return self._length
 
     def _shard_of(self, index: int) -> ShardFile:
@@ -323,7 +354,9 @@ class ShardedArray:
             path = self.path / self.layout.shard_name(number)
             try:
                 self._retire_some()
-                fresh = ShardFile(path, self.layout.frames_per_shard)
+                fresh = ShardFile(
+                    path, self.layout.frames_per_shard, self.layout.chunks_per_frame
+                )
             except OSError as error:
                 raise write_error(f"frame {index}", path, error) from error
             if shard is not None:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from bluesky_beamtime.errors import CapacityError, FrameMismatchError
 from bluesky_beamtime.storage.submission import SubmissionQueue
 
+# How often somebody who waits for frames looks whether the queue needs a hand.
+_PAUSE = 0.02
+
 
 def frame_shape(source: str, shape: Any) -> tuple[int, ...]:
     """Return the shape of a frame as plain integers.
@@ -142,8 +145,13 @@ class SourceInfo:
 
     def drain(self) -> None:
         """Wait until every frame on its way is written or has failed."""
-        with self.lock:
-            self.lock.wait_for(lambda: not self.in_flight)
+        while True:
+            # By a thread that the queue may need to get on.
+            self.drain_queue()
+            with self.lock:
+                # A frame that was accepted may not be in the queue yet.
+                if self.lock.wait_for(lambda: not self.in_flight, _PAUSE):
+                    return
 
     def settle(self, accepted: int, written: int) -> None:
         """Take frames off their way, some of which were not written after all."""

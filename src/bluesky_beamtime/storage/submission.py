@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bluesky_beamtime.storage.scratch import SCRATCH, as_array
 
 # Frames in flight are what a killed process loses: few, and never many bytes.
 DEFAULT_QUEUE_BYTES = 1 << 26
@@ -35,19 +37,26 @@ class SubmissionStats:
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    number: int
     generation: int
     frame: NDArray[Any]
-    future: Future[int]
+    scratch: NDArray[np.uint8] | None
+    number: int = -1
+    future: Future[int] = field(default_factory=Future[int])
+    chunk: Any = None
+    error: BaseException | None = None
 
 
 class SubmissionQueue:
     """The queue of one source: encoded by several threads, committed in order.
 
+    Whoever must wait for the queue, for room or for its end, does work of its own
+    meanwhile: so a callback of a future may submit, write or close, even when the
+    thread that it runs on is the only worker.
+
     Parameters
     ----------
     encode
-        Turns a frame into what is written; called by several workers at once.
+        Turns a frame into what is written; called by several threads at once.
     commit
         Writes what ``encode`` made and returns the frame's index; called in the order
         of submission, one at a time.
@@ -67,7 +76,7 @@ class SubmissionQueue:
         commit: Callable[[Any], int],
         lose: Callable[[], None],
         frame_bytes: int,
-        schedule: Callable[[Callable[[], None]], Any],
+        schedule: Callable[[Callable[[], object]], Any],
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
     ) -> None:
         self._encode = encode
@@ -79,10 +88,13 @@ class SubmissionQueue:
         )
         self.stats = SubmissionStats()
         self._tasks: deque[_Task] = deque()
-        self._free: list[NDArray[Any]] = []
         self._pending = 0
         self._submitted = 0
+        # Encoded frames by number, the number that is committed next, and whether a
+        # thread is at it.
+        self._encoded: dict[int, _Task] = {}
         self._turn = 0
+        self._committing = False
         # A frame that cannot be written takes with it those that were behind it in the
         # queue: they are of the generation that failed.
         self._generation = 0
@@ -90,7 +102,7 @@ class SubmissionQueue:
         self._changed = threading.Condition()
 
     def submit(self, frame: NDArray[Any]) -> Future[int]:
-        """Copy a frame into the queue; blocks while it is full.
+        """Copy a frame into the queue; while it is full, encode it here and now.
 
         Returns
         -------
@@ -98,28 +110,61 @@ class SubmissionQueue:
             Resolves with the frame's index when it would survive ``kill -9``, or fails
             with what the disk said.
         """
-        task = self._enqueue(frame)
-        self._schedule(self._work)
-        return task.future
-
-    def _enqueue(self, frame: NDArray[Any]) -> _Task:
         with self._changed:
-            if self._pending >= self.limit:
-                self.stats.waits += 1
-                start = time.monotonic()
-                self._changed.wait_for(lambda: self._pending < self.limit)
-                self.stats.waited += time.monotonic() - start
-            # Buffers are used again: fresh memory costs more than the copy.
-            buffer = self._free.pop() if self._free else np.empty_like(frame, order="C")
-            np.copyto(buffer, frame)
-            task = _Task(self._submitted, self._generation, buffer, Future())
+            copied = self._pending < self.limit
+            self._pending += 1
+        try:
+            task = self._copy(frame) if copied else self._encode_here(frame)
+        except BaseException:
+            with self._changed:
+                self._pending -= 1
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            task.number = self._submitted
             task.future.set_running_or_notify_cancel()
             self._submitted += 1
-            self._pending += 1
             self.stats.submitted += 1
             self.stats.most_queued = max(self.stats.most_queued, self._pending)
-            self._tasks.append(task)
-            return task
+            if copied:
+                self._tasks.append(task)
+            else:
+                self._encoded[task.number] = task
+            self._changed.notify_all()
+        if copied:
+            self._schedule(self.help)
+        else:
+            self._commit_ready()
+        return task.future
+
+    def _copy(self, frame: NDArray[Any]) -> _Task:
+        """Copy a frame, without a lock: nobody who takes a task waits for it."""
+        scratch = SCRATCH.take(frame.nbytes)
+        copy = as_array(scratch, frame.dtype, frame.shape)
+        np.copyto(copy, frame)
+        return _Task(self._generation, copy, scratch)
+
+    def _encode_here(self, frame: NDArray[Any]) -> _Task:
+        """Encode a frame in the thread that would wait for room otherwise.
+
+        There is room when this returns.
+        """
+        start = time.monotonic()
+        with self._changed:
+            self.stats.waits += 1
+        task = _Task(self._generation, frame, None)
+        try:
+            task.chunk = self._encode(frame)
+        finally:
+            while self._pending > self.limit:
+                if not self.help():
+                    with self._changed:
+                        self._changed.wait_for(
+                            lambda: self._tasks or self._pending <= self.limit
+                        )
+            with self._changed:
+                self.stats.waited += time.monotonic() - start
+        return task
 
     @property
     def pending(self) -> int:
@@ -127,31 +172,49 @@ class SubmissionQueue:
         return self._pending
 
     def drain(self) -> None:
-        """Wait until every submitted frame is written or has failed."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._pending)
+        """Return when every submitted frame is written or has failed."""
+        while self._pending:
+            if not self.help():
+                with self._changed:
+                    self._changed.wait_for(lambda: self._tasks or not self._pending)
 
-    def _work(self) -> None:
+    def help(self) -> bool:
+        """Encode the next frame and commit what is ready; False if there was none."""
         with self._changed:
-            # Taken in order, so the task whose turn it is always has a worker.
+            if not self._tasks:
+                return False
             task = self._tasks.popleft()
-        chunk: Any = None
-        error: BaseException | None = None
         try:
             if task.generation == self._generation:
-                chunk = self._encode(task.frame)
+                task.chunk = self._encode(task.frame)
         except BaseException as failure:
-            error = failure
+            task.error = failure
         with self._changed:
-            self._changed.wait_for(lambda: self._turn == task.number)
+            self._encoded[task.number] = task
+        self._commit_ready()
+        return True
+
+    def _commit_ready(self) -> None:
+        """Commit what is encoded, in order, unless another thread is at it."""
+        while self._commit_next():
+            pass
+
+    def _commit_next(self) -> bool:
+        """Commit the frame whose turn it is, if it is encoded and nobody is at it."""
+        with self._changed:
+            if self._committing or self._turn not in self._encoded:
+                return False
+            task = self._encoded.pop(self._turn)
+            self._committing = True
         index = -1
+        error = task.error
         if error is None and task.generation != self._generation:
             error = self._failure
         if error is not None:
             self._lose()
         else:
             try:
-                index = self._commit(chunk)
+                index = self._commit(task.chunk)
             except BaseException as failure:
                 error = failure
         with self._changed:
@@ -160,9 +223,13 @@ class SubmissionQueue:
                 self._failure = error
             self._turn += 1
             self._pending -= 1
-            self._free.append(task.frame)
+            self._committing = False
             self._changed.notify_all()
+        if task.scratch is not None:
+            SCRATCH.give(task.scratch)
+        # The callbacks of a future run here, and may do anything.
         if error is None:
             task.future.set_result(index)
         else:
             task.future.set_exception(error)
+        return True

@@ -102,7 +102,7 @@ class FrameWriting(WriterHooks):
                 source.settle(1, written)
 
     def _make_queue(self, source: SourceInfo) -> SubmissionQueue:
-        def schedule(work: Callable[[], None]) -> None:
+        def schedule(work: Callable[[], object]) -> None:
             with self._pool_lock:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(self.threads, f"{_WORKERS} {self}")

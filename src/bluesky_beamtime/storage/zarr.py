@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.errors import PathError, StoreStateError, StoreWriteError
-from bluesky_beamtime.storage.codecs import Compression, FrameCodec
+from bluesky_beamtime.storage.codecs import (
+    Compression,
+    Encoded,
+    FrameCodec,
+    check_chunk_bytes,
+)
 from bluesky_beamtime.storage.files import FolderLock, make_folder, write_error
 from bluesky_beamtime.storage.layout import (
     check_node_name,
@@ -24,13 +30,14 @@ from bluesky_beamtime.storage.ngff import multiscale, with_multiscale
 from bluesky_beamtime.storage.pacer import Pacer
 from bluesky_beamtime.storage.paths import from_uri
 from bluesky_beamtime.storage.registry import register_writer
-from bluesky_beamtime.storage.sharded_array import Encoded, ShardedArray
+from bluesky_beamtime.storage.sharded_array import ShardedArray
 from bluesky_beamtime.storage.source import SourceInfo
+from bluesky_beamtime.storage.tiling import check_chunks, frame_chunks
 from bluesky_beamtime.storage.writer import Writer
 
 Durability = Literal["kill", "power"]
 
-_ARRAY_OPTIONS = frozenset(("compression", "frames_per_shard", "checksum"))
+_ARRAY_OPTIONS = frozenset(("compression", "frames_per_shard", "checksum", "chunks"))
 _NGFF_OPTIONS = frozenset(("ome_ngff", "pixel_size", "pixel_unit"))
 
 
@@ -51,7 +58,12 @@ class ZarrWriter(Writer):
     frames_per_shard
         Frames in one file; by default about 256 MiB of them.
     checksum
-        Put a crc32c behind every frame, which readers check.
+        Put a crc32c behind every chunk, which readers check.
+    chunks
+        Cut the frames into inner chunks, so that a part of a huge one can be read
+        alone: one size for every axis, or a size for each, such as ``(1024, 1024)``.
+        Several sizes concern the sources whose frames have as many axes. By default a
+        frame is one chunk.
     durability
         ``"kill"``: frames survive the death of the process at once, and a power cut
         after 50 ms. ``"power"``: every frame is fsynced before it is acknowledged.
@@ -60,10 +72,10 @@ class ZarrWriter(Writer):
 
     Notes
     -----
-    :meth:`prepare` takes ``compression``, ``frames_per_shard`` and ``checksum`` for one
-    source as well, and ``ome_ngff=True`` with ``pixel_size`` (one number for each
-    dimension of a frame) and ``pixel_unit`` for OME-NGFF metadata in the store's
-    attributes.
+    :meth:`prepare` takes ``compression``, ``frames_per_shard``, ``checksum`` and
+    ``chunks`` for one source as well, and ``ome_ngff=True`` with ``pixel_size`` (one
+    number for each dimension of a frame) and ``pixel_unit`` for OME-NGFF metadata in
+    the store's attributes.
     """
 
     def __init__(
@@ -73,6 +85,7 @@ class ZarrWriter(Writer):
         compression: Compression = "none",
         frames_per_shard: int | None = None,
         checksum: bool = True,
+        chunks: int | tuple[int, ...] | None = None,
         durability: Durability = "kill",
         threads: int = 2,
     ) -> None:
@@ -88,8 +101,9 @@ class ZarrWriter(Writer):
         self.compression = compression
         self.frames_per_shard = frames_per_shard
         self.checksum = checksum
+        self.chunks = None if chunks is None else check_chunks(chunks)
         self.durability = durability
-        self._check_options(self._array_options({}))
+        self._check_options(self._array_options({}, 0))
         self._arrays: dict[str, ShardedArray] = {}
         self._pacer: Pacer | None = None
         self._locks: dict[str, FolderLock] = {}
@@ -112,10 +126,16 @@ class ZarrWriter(Writer):
         check_node_name(name)
         source = self._source(name)
         zarr_data_type(source.dtype)
-        self._check_options(self._array_options(source.options))
+        options = self._array_options(source.options, len(source.shape))
+        self._check_options(options)
+        chunk = frame_chunks(name, source.shape, options["chunks"])
+        check_chunk_bytes(
+            name, source.dtype.itemsize * math.prod(chunk), options["compression"]
+        )
         self._multiscale(source)
 
-    def _array_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _array_options(self, options: Mapping[str, Any], ndim: int) -> dict[str, Any]:
+        """Return the options of an array whose frames have ``ndim`` axes."""
         known = _ARRAY_OPTIONS | _NGFF_OPTIONS
         unknown = set(options) - known
         if unknown:
@@ -124,7 +144,10 @@ class ZarrWriter(Writer):
                 f"it has {', '.join(sorted(map(repr, known)))}"
             )
         given = {key: options[key] for key in _ARRAY_OPTIONS & set(options)}
-        return {key: getattr(self, key) for key in _ARRAY_OPTIONS} | given
+        usual = {key: getattr(self, key) for key in _ARRAY_OPTIONS}
+        if isinstance(self.chunks, tuple) and len(self.chunks) != ndim:
+            usual["chunks"] = None
+        return usual | given
 
     @staticmethod
     def _multiscale(source: SourceInfo) -> dict[str, Any] | None:
@@ -226,7 +249,7 @@ class ZarrWriter(Writer):
 
     def _create(self, name: str) -> None:
         source = self._source(name)
-        options = self._array_options(source.options)
+        options = self._array_options(source.options, len(source.shape))
         attributes: dict[str, Any] = {"data_key": source.data_key}
         if source.units is not None:
             attributes["units"] = source.units
@@ -268,12 +291,14 @@ class ZarrWriter(Writer):
         if self._pacer is not None:
             self._pacer.check(array)
         try:
-            # With the ellipsis a frame without dimensions keeps its byte order.
-            array.append_many(
-                [array.encode(frames[number, ...]) for number in range(len(frames))]
-            )
+            array.append_block(frames)
         finally:
             source.frames_written = array.length
+
+    def source_chunk_shape(self, source: SourceInfo) -> tuple[int, ...]:
+        """Return the shape of the chunks on disk, the frames' axis first."""
+        options = self._array_options(source.options, len(source.shape))
+        return (1, *frame_chunks(source.name, source.shape, options["chunks"]))
 
     def _on_publish(self, name: str) -> int:
         return self._arrays[name].publish()
