@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bluesky_beamtime.database.kinds import is_array, is_mapping
+from bluesky_beamtime.database.kinds import is_array, is_mapping, is_model
 
 NamedDocument = tuple[str, Mapping[str, Any]]
 
@@ -28,7 +28,8 @@ def assert_documents_equal(
     - pages and bulk documents may stand for the single documents in them, and the other
       way round; where one side has a page, the order of its events' top-level keys and
       an empty ``filled`` do not count;
-    - a tuple is a list, a subclass of ``str`` or ``dict`` is its base;
+    - a tuple is a list, a subclass of ``str`` or ``dict`` is its base, a pydantic model
+      (such as a table of ophyd-async) the ``dict`` of its fields;
     - a NumPy scalar is the Python number of the same value; but an integer is no float
       and no bool, and a zero-dimensional array is no scalar;
     - arrays are equal in dtype, shape and values;
@@ -160,7 +161,7 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value)
-    return dict(value) if is_mapping(value) else value
+    return dict(value) if is_mapping(value) or is_model(value) else value
 
 
 def _same_scalar(actual: Any, expected: Any) -> bool:

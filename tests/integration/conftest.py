@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bluesky_beamtime import Beamtime
 from bluesky_beamtime.devices import (
     AcquisitionThread,
     Camera,
@@ -18,6 +20,7 @@ from bluesky_beamtime.devices import (
     FrameStamp,
 )
 from bluesky_beamtime.storage import FrameStore, from_uri
+from bluesky_beamtime.testing import assert_documents_equal
 
 
 class NumberedSource:
@@ -210,3 +213,46 @@ def eventually() -> Callable[..., None]:
             time.sleep(0.002)
 
     return wait
+
+
+class Recorded:
+    """A beamtime, and what a RunEngine emitted beside it."""
+
+    def __init__(self, RE: Any, beamtime: Beamtime) -> None:
+        self.RE, self.beamtime = RE, beamtime
+        self.emitted: list[tuple[str, dict[str, Any]]] = []
+        RE.subscribe(lambda name, doc: self.emitted.append((name, copy.deepcopy(doc))))
+
+    def __call__(self, plan: Any, **metadata: Any) -> Any:
+        """Run a plan, compare every run of it, and return the newest."""
+        del self.emitted[:]
+        self.RE(plan, **metadata)
+        return self.check()
+
+    def check(self) -> Any:
+        for uid, documents in self.by_run().items():
+            run = self.beamtime[uid]
+            assert_documents_equal(run.documents(), documents)
+            assert_documents_equal(run.documents(original=True), documents)
+            assert run.complete
+        return self.beamtime[-1]
+
+    def by_run(self) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+        runs: dict[str, list[Any]] = {}
+        owner: dict[str, str] = {}
+        for name, doc in self.emitted:
+            keys = ("run_start", "descriptor", "resource")
+            parent = next((doc[key] for key in keys if key in doc), None)
+            uid = doc["uid"] if name == "start" else owner[parent]
+            for key in ("uid", "datum_id"):
+                if isinstance(doc.get(key), str):
+                    owner[doc[key]] = uid
+            runs.setdefault(uid, []).append((name, doc))
+        return runs
+
+
+@pytest.fixture
+def recorded(RE, tmp_path) -> Iterator[Recorded]:
+    with Beamtime(tmp_path / "x.db", sample="LaB6", on_error="raise") as beamtime:
+        beamtime.attach(RE)
+        yield Recorded(RE, beamtime)

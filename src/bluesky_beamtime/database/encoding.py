@@ -23,7 +23,8 @@ tool. What JSON lacks stands in an object with a single key that starts with ``$
 ==============================  ===================================================
 
 A real key that starts with ``$`` gets one more ``$``. Tuples become lists, NumPy
-numbers Python numbers, members of an :class:`~enum.Enum` their values and UUIDs text.
+numbers Python numbers, members of an :class:`~enum.Enum` their values, UUIDs text, and
+pydantic models (ophyd-async's tables are some) mappings of their fields.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from typing import Any, cast
 import numpy as np
 import orjson
 
-from bluesky_beamtime.database.kinds import is_array, is_integer
+from bluesky_beamtime.database.kinds import is_array, is_integer, is_model
 from bluesky_beamtime.errors import DocumentError
 
 # Subclasses must not be written as their base by accident: a namedtuple or a
@@ -158,6 +159,8 @@ def _tag_unusual(value: Any, lost: list[str]) -> Any:
             return tagger(value, lost)
     if isinstance(value, Mapping):
         return _tag_mapping(cast("Mapping[Any, Any]", value), lost)
+    if is_model(value):
+        return _tag_mapping(dict(value), lost)
     if isinstance(value, pathlib.PurePath):
         return {"$path": str(value)}
     if isinstance(value, numbers.Integral):

@@ -93,9 +93,9 @@ def gather_rows(
         Asked before each page; if it says no, the result is None.
     """
     by_table: dict[str, list[str]] = {}
-    for table, name in parts:
-        if name:
-            by_table.setdefault(table, []).append(name)
+    for table, key in parts:
+        if (table, key) not in (SEQ_NUM, TIME):
+            by_table.setdefault(table, []).append(key)
     events = schema.events
     tables = [events.c[name] for name in by_table]
     query: Select[Any] = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeGuard
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,3 +32,13 @@ def is_integer(value: Any) -> TypeGuard[int]:
 def is_number(value: Any) -> TypeGuard[float]:
     """Say whether a value is an integer or a real number; a bool is none."""
     return is_integer(value) or isinstance(value, (float, np.floating))
+
+
+def is_model(value: Any) -> TypeGuard[Iterable[tuple[str, Any]]]:
+    """Say whether a value is a pydantic model, such as a table of ophyd-async.
+
+    Iterating over one gives the names and values of its fields.
+    """
+    return hasattr(cast("Any", type(value)), "model_fields") and hasattr(
+        value, "__iter__"
+    )

@@ -242,3 +242,16 @@ def test_no_code_runs_when_reading() -> None:
 
 def test_a_tag_that_nobody_knows_stays_as_it_is() -> None:
     assert decode('{"a": {"$later": 1}}') == {"a": {"$later": 1}}
+
+
+def test_a_pydantic_model_is_the_mapping_of_its_fields() -> None:
+    from pydantic import BaseModel
+
+    class Point(BaseModel):
+        x: float
+        tags: list[str]
+
+    lost: list[str] = []
+    stored = decode(encode({"p": Point(x=1, tags=["a"]), "kind": Point}, lost))
+    assert stored["p"] == {"x": 1.0, "tags": ["a"]}
+    assert len(lost) == 1  # the class is no value
