@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .beamtime import Beamtime as Beamtime
     from .database import Person as Person
     from .database import Run as Run
+    from .database import RunWriter as RunWriter
     from .database import SampleMetadata as SampleMetadata
     from .database import Stream as Stream
 
@@ -26,6 +27,7 @@ _LAZY = {
     "Beamtime": "beamtime",
     "Person": "database",
     "Run": "database",
+    "RunWriter": "database",
     "SampleMetadata": "database",
     "Stream": "database",
 }

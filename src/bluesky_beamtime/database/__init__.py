@@ -10,6 +10,7 @@ from .migrating import Migration as Migration
 from .migrating import migrate as migrate
 from .notes import Note as Note
 from .people import Person as Person
+from .run_writer import RunWriter as RunWriter
 from .runs import Run as Run
 from .sample_book import Sample as Sample
 from .sample_book import Samples as Samples

@@ -16,7 +16,7 @@ import orjson
 from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.database.kinds import is_array, is_mapping
 from bluesky_beamtime.database.rows import column_text
-from bluesky_beamtime.errors import StorageError, StoreStateError
+from bluesky_beamtime.errors import FrameMismatchError, StorageError, StoreStateError
 from bluesky_beamtime.storage import ShardedArray, create_group, quote_name
 
 # Each open array holds a file open; waveforms of many lengths make many arrays.
@@ -107,20 +107,42 @@ class EventArrays:
             units = key.get("units") if is_mapping(key) else None
             reference = self._append(stream, field, value, units)
             stored[field] = reference
-            shape = value.shape
-            images.append(
-                (
-                    column_text(field),
-                    reference.path,
-                    reference.index,
-                    shape[-1],
-                    shape[-2] if len(shape) > 1 else None,
-                    orjson.dumps(shape).decode(),
-                    value.dtype.str,
-                    _COMPRESSION,
-                )
-            )
+            images.append(_image_ref(field, reference, value))
         return StoredData(stored, images)
+
+    def write_fitting(
+        self, stream: str, field: str, value: np.ndarray[Any, Any], units: Any = None
+    ) -> tuple[ArrayReference, ImageRef]:
+        """Write one array that must be like those that its field has already.
+
+        Parameters
+        ----------
+        stream, field
+            Names of stream and field.
+        value
+            What :meth:`takes` accepts.
+        units
+            Units of a new field.
+
+        Raises
+        ------
+        FrameMismatchError
+            It has another dtype or shape; nothing was written.
+        StoreWriteError
+            The disk refused.
+        """
+        with self._lock:
+            for known_stream, known_field, dtype, shape in self._paths:
+                if (known_stream, known_field) != (stream, field):
+                    continue
+                if (dtype, shape) != (value.dtype.str, value.shape):
+                    raise FrameMismatchError(
+                        field,
+                        f"{np.dtype(dtype)} {shape}",
+                        f"{value.dtype} {value.shape}",
+                    )
+        reference = self._append(stream, field, value, units)
+        return reference, _image_ref(field, reference, value)
 
     def _append(
         self, stream: str, field: str, value: np.ndarray[Any, Any], units: Any
@@ -210,3 +232,19 @@ class EventArrays:
                     failure = error
         if failure is not None:
             raise failure
+
+
+def _image_ref(
+    field: str, reference: ArrayReference, value: np.ndarray[Any, Any]
+) -> ImageRef:
+    shape = value.shape
+    return (
+        column_text(field),
+        reference.path,
+        reference.index,
+        shape[-1],
+        shape[-2] if len(shape) > 1 else None,
+        orjson.dumps(shape).decode(),
+        value.dtype.str,
+        _COMPRESSION,
+    )

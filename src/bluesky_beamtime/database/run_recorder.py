@@ -7,18 +7,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from sqlalchemy import func, select
 
 from bluesky_beamtime.database import rows, schema, statements
 from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.documents import last_ordinal
+from bluesky_beamtime.database.duplicates import check_same
 from bluesky_beamtime.database.encoding import encode, encode_plain
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.event_arrays import EventArrays, ImageRef
 from bluesky_beamtime.database.facts import store_facts
 from bluesky_beamtime.database.texts import store_text
-from bluesky_beamtime.errors import DocumentError
+from bluesky_beamtime.errors import DocumentError, IntegrityError
 
 Document = Mapping[str, Any]
 
@@ -26,6 +28,8 @@ _UPDATE_STOP = (
     "UPDATE runs SET time_stop = ?, exit_status = ?, num_events = ?, stop = ?, "
     "stop_ordinal = ? WHERE uid = ? AND stop IS NULL"
 )
+_UPDATE_DATA = "UPDATE events SET data = ? WHERE uid = ?"
+_UPDATE_DESCRIPTOR = "UPDATE streams SET data_keys = ?, descriptor = ? WHERE uid = ?"
 # Where a document stands that came before, by the statement that would have stored it.
 _ORDINALS = {
     statements.INSERT_STREAM: "SELECT ordinal FROM streams WHERE uid = ?",
@@ -100,8 +104,25 @@ class RunRecorder:
                 with database.writing() as connection:
                     run.remarks = store_facts(connection, run.uid, start)
         if known:
+            run.check_same_start(start)
             run._catch_up()
         return run
+
+    def check_same_start(self, start: Document) -> None:
+        """Raise unless this is the start document of the run.
+
+        Raises
+        ------
+        DocumentError
+            It has the uid of the run, and says something else.
+        """
+        query = "SELECT start FROM runs WHERE uid = ?"
+        with self._database.inserting() as cursor:
+            stored = cursor.execute(query, (self.uid,)).fetchone()
+        if stored is not None and stored[0] != encode(start):
+            raise DocumentError(
+                f"run {self.uid} has another start document already; this is a second"
+            )
 
     @classmethod
     def resume(cls, database: Database, run_uid: str) -> RunRecorder | None:
@@ -189,6 +210,89 @@ class RunRecorder:
                 data, images = stored.data, stored.images
         return doc, (encode(data, self.lost), images)
 
+    def add_image(
+        self,
+        event_uid: str,
+        field: str,
+        image: np.ndarray[Any, Any],
+        data_key: Mapping[str, Any],
+    ) -> str:
+        """Add an array to an event that is stored; return where in the store it is.
+
+        Parameters
+        ----------
+        event_uid
+            An event of this run.
+        field
+            Name under which the event's data will have it.
+        image
+            Numbers in one or more dimensions, like those that the field of this stream
+            has already.
+        data_key
+            Describes the field, if the stream's descriptor does not.
+
+        Raises
+        ------
+        IntegrityError
+            The run has no such event, or the event has such a field.
+        FrameMismatchError
+            The field holds arrays of another dtype or shape.
+        DocumentError
+            It is no array of numbers. In every case nothing is changed.
+        """
+        if not EventArrays.takes(image):
+            raise DocumentError(
+                "an image is a NumPy array of numbers with one dimension or more, not "
+                f"{image.dtype} of shape {image.shape}"
+            )
+        with self._database.inserting() as cursor:
+            stream_uid = self._stream_of(cursor, event_uid, field)[0]
+        name = self._names[stream_uid]
+        described = self.data_keys[stream_uid].get(field)
+        units = None if described is None else described.get("units")
+        # Other writers need not wait while it goes to the store.
+        reference, row = self._arrays_of_run().write_fitting(name, field, image, units)
+        with self._database.inserting() as cursor:
+            _, text = self._stream_of(cursor, event_uid, field)
+            data = encode({**decode(text), field: reference})
+            cursor.execute(_UPDATE_DATA, (data, event_uid))
+            _insert_images(cursor, event_uid, [row])
+            if described is None:
+                self.describe_field(stream_uid, field, data_key)
+        return reference.path
+
+    def _stream_of(
+        self, cursor: sqlite3.Cursor, event_uid: str, field: str
+    ) -> tuple[str, str]:
+        """Return an event's stream and data, if an image may be added to it."""
+        query = "SELECT stream_uid, data FROM events WHERE uid = ?"
+        found = cursor.execute(query, (event_uid,)).fetchone()
+        if found is None or found[0] not in self._names:
+            raise IntegrityError(
+                f"run {self.uid} has no event {event_uid!r}; write_event() returns "
+                "the uid of the event that an image belongs to"
+            )
+        if field in decode(found[1]):
+            raise IntegrityError(
+                f"the event {event_uid} has a value for {field!r} already; write "
+                "another event, or give the image another name"
+            )
+        return found
+
+    def describe_field(
+        self, stream_uid: str, field: str, data_key: Mapping[str, Any]
+    ) -> None:
+        """Add a field to a stream that was described without it."""
+        query = "SELECT descriptor FROM streams WHERE uid = ?"
+        with self._database.inserting() as cursor:
+            (text,) = cursor.execute(query, (stream_uid,)).fetchone()
+            descriptor = decode(text)
+            data_keys = {**descriptor["data_keys"], field: dict(data_key)}
+            descriptor["data_keys"] = data_keys
+            values = (encode(data_keys), encode(descriptor), stream_uid)
+            cursor.execute(_UPDATE_DESCRIPTOR, values)
+        self.data_keys[stream_uid] = data_keys
+
     def _is_stored(self, event_uid: str) -> bool:
         with self._database.inserting() as cursor:
             query = _ORDINALS[statements.INSERT_EVENT]
@@ -253,7 +357,7 @@ class RunRecorder:
     def _check_same_stop(self, cursor: sqlite3.Cursor, doc: Document) -> None:
         query = "SELECT stop FROM runs WHERE uid = ?"
         stored = cursor.execute(query, (self.uid,)).fetchone()
-        if stored is not None and decode(stored[0]).get("uid") != doc["uid"]:
+        if stored is not None and stored[0] != encode(doc):
             raise DocumentError(
                 f"run {self.uid} has stopped already; this is a second stop document"
             )
@@ -288,7 +392,13 @@ def _after(cursor: sqlite3.Cursor, sql: str, row: rows.Row, ordinal: int) -> int
     """Return the ordinal of what comes after a document that was there before.
 
     Somebody else may have recorded this run so far.
+
+    Raises
+    ------
+    DocumentError
+        What is there with this uid says something else.
     """
+    check_same(cursor, sql, row)
     found = cursor.execute(_ORDINALS[sql], row[:1]).fetchone()
     return ordinal if found is None else max(ordinal, found[0] + 1)
 
