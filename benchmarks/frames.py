@@ -1,6 +1,6 @@
 """How fast frames reach the disk, as ratios to a raw file and to peers.
 
-Gates S1 to S5 and S11.
+Gates S1 to S6 and S11.
 
 Every ratio is the median over interleaved rounds: in each round every engine writes the
 same frames once, in turn and in a process of its own, so that a slow moment of the
@@ -29,6 +29,7 @@ from engines import detector_frames, ours
 from machine import describe, finished
 from peers import zarr_python
 from ratios import Gate, Line, lines, ratios
+from scans import flying
 from tables import show
 from workers import Round, Task, Worker
 
@@ -192,6 +193,16 @@ def reading(bench: Bench, place: Path, name: str) -> None:
     bench.gate("S11", name, "500 × 512² u16 read, to zarr-python", values, 1.0)
 
 
+def scanning(bench: Bench, place: Path, name: str) -> None:
+    """Measure a fly scan with two cameras against a bare loop (S6)."""
+    for shape in SHAPES:
+        frames = bench.frames(shape, "noise")
+        # A scan has a beginning and an end, which do not depend on its length.
+        values, count = flying(place, frames, 4 * bench.total // MEBI, bench.rounds)
+        work = f"2 × {count} frames of {shape[0]}² u16, fly scan to bare loop"
+        bench.gate("S6", name, work, values, 0.80)
+
+
 def main() -> None:
     """Measure, print, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -217,6 +228,7 @@ def main() -> None:
                     uncompressed(bench, place, name, shape)
                     compressed(bench, place, name, shape)
                 reading(bench, place, name)
+                scanning(bench, place, name)
     show(bench.lines, bench.gates)
     if options.json:
         figures = {
