@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 from sqlalchemy import func, select
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.replica.frames import FrameFollower
 from bluesky_beamtime.database.replica.numbers import ScanNumbers
 from bluesky_beamtime.database.replica.replicator import ReplicaProgress, Replicator
 from bluesky_beamtime.database.replica.server import Server
@@ -44,6 +46,11 @@ class Following:
         self.server = server
         self._database = database
         self.rows = Replicator(database, server, frames=frames)
+        self.frames: FrameFollower | None = None
+        if frames is not None:
+            self.frames = FrameFollower(
+                database, self.rows.places, keep_local=keep_local
+            )
         self._numbers: ScanNumbers | None = None
         self._warned = False
 
@@ -56,6 +63,8 @@ class Following:
             Whether scan numbers are those of the server.
         """
         self.rows.start()
+        if self.frames is not None:
+            self.frames.start()
         if numbers:
             self._numbers = ScanNumbers(self.server)
 
@@ -65,8 +74,18 @@ class Following:
         return self.rows.progress
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all that is committed by now is there; say whether it is."""
-        return self.rows.wait(timeout)
+        """Wait until all that is here now is there; say whether it is.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; None for as long as it takes.
+        """
+        began = time.monotonic()
+        if self.frames is not None and not self.frames.wait(timeout):
+            return False
+        left = None if timeout is None else timeout - (time.monotonic() - began)
+        return self.rows.wait(left)
 
     def at_least(self, number: int) -> int:
         """Return what a new scan number must be larger than, to be unique everywhere.
@@ -95,6 +114,8 @@ class Following:
         """Copy the rest as far as that is possible in time, and stop."""
         if self._numbers is not None:
             self._numbers.close()
+        if self.frames is not None:
+            self.frames.close(timeout)
         self.rows.close(timeout)
 
     def __repr__(self) -> str:

@@ -143,7 +143,7 @@ class PostgresTestServer:
                 "extra_groups": [],
             }
         with (self._folder / "log").open("ab") as log:
-            started: subprocess.Popen[bytes] = subprocess.Popen(
+            started: Any = subprocess.Popen(
                 [str(self._programs / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from sqlalchemy import Connection, select, text
@@ -164,7 +165,7 @@ class ServerDatabase(Database):
             raise StoreReadError(
                 f"{self.server} does not know where the array {path!r} is"
             )
-        return f"{store}/{path}"
+        return f"{store}/{quote(path)}"
 
     def journaled(self) -> frozenset[str]:
         """Return the runs with documents in a journal, of all machines."""
