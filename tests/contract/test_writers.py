@@ -5,6 +5,7 @@ A format joins by adding a :class:`Kind` to ``KINDS``.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -140,7 +141,28 @@ class MemoryKind(Kind):
         return np.array(stored, sink.dtype).reshape(-1, *sink.shape)
 
 
+def load_example() -> type[Writer]:
+    """Return the writer that the how-to makes."""
+    path = Path(__file__).parents[2] / "docs" / "examples" / "own_writer.py"
+    spec = importlib.util.spec_from_file_location("own_writer", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.NpyWriter
+
+
+class NpyKind(Kind):
+    cls = load_example()
+    reopens = False
+    keeps_metadata = False
+    suffix = ".npy"
+
+    def read(self, sink: FrameSink) -> np.ndarray[Any, Any]:
+        return np.load(from_uri(sink.uri))
+
+
 KINDS = [
+    pytest.param(NpyKind(), id="how-to"),
     pytest.param(ZarrKind(), id="zarr"),
     pytest.param(HDF5Kind(), id="hdf5"),
     pytest.param(MemoryKind(), id="minimal"),
