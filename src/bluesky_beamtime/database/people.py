@@ -50,6 +50,8 @@ class Person:
         if not isinstance(name, str) or not name.strip():
             raise DocumentError(f"a person needs a name, not {name!r:.80}")
         self.name = clean(name.strip())
+        if self.email is not None:
+            self.email = clean(self.email)
         if self.orcid is not None:
             self.orcid = check_orcid(self.orcid)
 
@@ -79,9 +81,11 @@ class Person:
             given["name"] = " ".join(str(name) for name in names if name)
         known = {f.name for f in fields(cls)} - {"id"}
         texts: dict[str, Any] = {
-            key: str(item) for key, item in given.items() if key in known and item
+            key: clean(str(item))
+            for key, item in given.items()
+            if key in known and item
         }
-        return cls(**texts)
+        return cls(**{"name": "", **texts})
 
 
 # What other systems call the parts of a name, and the account of a computer.
@@ -154,11 +158,11 @@ def people_of(start: Mapping[str, Any]) -> tuple[list[Person], list[str]]:
         for value in one_or_several(start.get(key)):
             try:
                 person = Person.of(value)
-            except DocumentError as error:
+            except ValueError as error:
                 wrong.append(str(error))
                 try:
                     person = Person.of(_without_orcid(value))
-                except DocumentError:
+                except ValueError:
                     continue
             person.role = person.role or role
             found.append(person)
@@ -191,7 +195,9 @@ def proposal_of(value: Any) -> str | None:
         value = next((value[key] for key in _PROPOSAL_KEYS if value.get(key)), None)
     if isinstance(value, str):
         return clean(value) or None
-    return str(int(value)) if is_integer(value) else None
+    # Python refuses to print integers of more than 4300 digits.
+    short = is_integer(value) and abs(int(value)) < 2**64
+    return str(int(value)) if short else None
 
 
 # --------------------------------------------------------------------------- the table

@@ -67,6 +67,10 @@ def ask(database: Database, query: str, parameters: Parameters = ()) -> Answer:
     def authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
         if action in _READING or _only_tells(action, first, second):
             return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_UPDATE and first == "sqlite_master":
+            # What SQLite says of itself when it meets a virtual table, such as
+            # json_each, for the first time. It refuses users by other means.
+            return sqlite3.SQLITE_OK
         refused.append(first or "")
         return sqlite3.SQLITE_DENY
 
