@@ -169,6 +169,8 @@ def test_from_before_the_first_frame_to_the_last(
         finally:
             process.kill()
             errors = process.stderr.read()
+            # Shown when the reader died in the middle.
+            print(errors)
     assert errors == ""
     word, looks, _ = said.split()
     assert word == "end"
