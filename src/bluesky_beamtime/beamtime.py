@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bluesky_beamtime.database import facts, rawsql
 from bluesky_beamtime.database.conditions import Moment, make_conditions
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.integrity import VerifyReport, verify
 from bluesky_beamtime.database.journaled import JournalIndex
+from bluesky_beamtime.database.migrating import Migration, migrate
 from bluesky_beamtime.database.notes import Note, add_note, read_notes
 from bluesky_beamtime.database.people import Person, all_people, one_or_several
 from bluesky_beamtime.database.runs import Run
@@ -23,10 +25,13 @@ from bluesky_beamtime.database.schema import runs
 from bluesky_beamtime.database.search import Runs, count_incomplete
 from bluesky_beamtime.database.sizes import folder_size, human_size
 from bluesky_beamtime.errors import BeamtimeError, ReadOnlyError, RunStateError
+from bluesky_beamtime.plugins import load_plugin
 from bluesky_beamtime.recording import (
     DocumentRecorder,
+    RecoveryReport,
     acquisition_name,
     label_interrupted,
+    recover,
 )
 from bluesky_beamtime.storage import FrameStore, create_group
 
@@ -626,6 +631,86 @@ class Beamtime:
         )
         self._follow(following, numbers=False)
         return following
+
+    # ----------------------------------------------------------------------- serving
+
+    def tiled(self) -> Any:
+        """Return a client of Tiled for this beamtime, without a server.
+
+        Returns
+        -------
+        bluesky_tiled_plugins.clients.catalog_of_bluesky_runs.CatalogOfBlueskyRuns
+            What ``tiled.client.from_uri`` gives for ``beamtime serve``.
+
+        Raises
+        ------
+        MissingExtraError
+            Tiled is not installed.
+        """
+        return load_plugin("bluesky_beamtime.serving", "tiled", "serve")(self._database)
+
+    # -------------------------------------------------------------------- safe keeping
+
+    def verify(
+        self,
+        *,
+        quick: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> VerifyReport:
+        """Check the file, every row, every frame, and whether they agree.
+
+        Changes nothing; what is just being recorded is left out.
+
+        Parameters
+        ----------
+        quick
+            Leave out the checksums of frames, which take as long as reading them all.
+        progress
+            Called with what is being checked, how many are done, and how many there
+            are.
+
+        Returns
+        -------
+        VerifyReport
+            ``report.ok`` and ``report.problems``, each with its place and next step.
+        """
+        return verify(self._database, quick=quick, progress=progress)
+
+    def recover(
+        self, *, progress: Callable[[str, int, int], None] | None = None
+    ) -> RecoveryReport:
+        """Put what is in the journal into the tables, and make the stores whole.
+
+        Documents go to the place at which they were emitted. What is still malformed
+        stays in the journal; what a live process records is left alone. Doing it again
+        changes nothing.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        DatabaseError
+            The database cannot take the documents now; they are in the journal still.
+        """
+        if self._recorder is None:
+            raise self._read_only("be recovered")
+        return recover(self._database, progress)
+
+    @staticmethod
+    def migrate(path: str | os.PathLike[str], *, backup: bool = True) -> Migration:
+        """Bring a file of an older version up to date; opening never does.
+
+        All of it or nothing, with a copy of the file as it was beside it; see
+        :func:`bluesky_beamtime.database.migrate`.
+
+        Raises
+        ------
+        BeamtimeFileError
+            It cannot be brought up to date; nothing was changed.
+        RunStateError
+            A live process records into it; nothing was changed.
+        """
+        return migrate(path, backup=backup)
 
     # -------------------------------------------------------------------- life cycle
 

@@ -5,11 +5,14 @@ from .decoding import decode as decode
 from .documents import NamedDocument as NamedDocument
 from .encoding import encode as encode
 from .engine import Database as Database
+from .integrity import VerifyReport as VerifyReport
+from .integrity import verify as verify
 from .journaled import JournalIndex as JournalIndex
 from .migrating import Migration as Migration
 from .migrating import migrate as migrate
 from .notes import Note as Note
 from .people import Person as Person
+from .problems import Problem as Problem
 from .run_writer import RunWriter as RunWriter
 from .runs import Run as Run
 from .sample_book import Sample as Sample

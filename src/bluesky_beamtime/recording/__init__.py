@@ -7,3 +7,5 @@ from .interrupted import acquisition_name as acquisition_name
 from .interrupted import label_interrupted as label_interrupted
 from .journal import Journal as Journal
 from .recorder import DocumentRecorder as DocumentRecorder
+from .recovery import RecoveryReport as RecoveryReport
+from .recovery import recover as recover

@@ -8,13 +8,38 @@ events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bluesky_beamtime.errors import DocumentError
 
+if TYPE_CHECKING:
+    from bluesky_beamtime.database.run_recorder import RunRecorder
+
 Document = dict[str, Any]
 
+_EVENTS = frozenset({"event_page", "bulk_events"})
 PAGES = frozenset({"event_page", "datum_page", "bulk_events", "bulk_datum"})
+
+
+def store(run: RunRecorder, name: str, doc: Mapping[str, Any]) -> None:
+    """Store any document of a run, but its start.
+
+    Raises
+    ------
+    DocumentError
+        It is malformed; nothing of it was stored.
+    """
+    if name not in PAGES:
+        getattr(run, name)(doc)
+        return
+    singles = [single for _, single in unpack(name, doc)]
+    if name not in _EVENTS:
+        run.datums(singles)
+        return
+    for event in singles:
+        if event["descriptor"] not in run.data_keys:
+            raise DocumentError("an event for a stream of another run")
+    run.events(singles)
 
 
 def unpack(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:

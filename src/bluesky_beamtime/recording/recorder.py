@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 OnError = Literal["journal", "raise"]
 Document = Mapping[str, Any]
 
-_NAMES = frozenset(
+NAMES = frozenset(
     {
         "start",
         "descriptor",
@@ -55,7 +55,7 @@ _NAMES = frozenset(
     }
 )
 # What a document that lacks something, or has it in another type, makes of our code.
-_MALFORMED = (
+MALFORMED = (
     DocumentError,
     IntegrityError,
     KeyError,
@@ -201,7 +201,7 @@ class DocumentRecorder:
             raise DatabaseError("the recorder is closed; open the beamtime again")
         if isinstance(name, enum.Enum):
             name = name.name
-        if name not in _NAMES:
+        if name not in NAMES:
             raise DocumentError(f"there is no kind of document called {name!r:.80}")
         if not is_mapping(doc):
             raise DocumentError(f"a document is a mapping, not {doc!r:.80}")
@@ -227,18 +227,9 @@ class DocumentRecorder:
 
     def _store(self, name: str, doc: Document, run: RunRecorder) -> None:
         if name == "start":
+            run.check_same_start(doc)
             return
-        if name in pages.PAGES:
-            singles = list(pages.unpack(name, doc))
-            if name in ("event_page", "bulk_events"):
-                for _, event in singles:
-                    if event["descriptor"] not in run.data_keys:
-                        raise DocumentError("an event for a stream of another run")
-                run.events([event for _, event in singles])
-            else:
-                run.datums([datum for _, datum in singles])
-        else:
-            getattr(run, name)(doc)
+        pages.store(run, name, doc)
         self._router.own(name, doc, run)
         if name == "stop":
             self._router.forget(run)
@@ -295,7 +286,7 @@ class DocumentRecorder:
     def _failed(
         self, name: Any, doc: Any, run: RunRecorder | None, error: Exception
     ) -> None:
-        malformed = isinstance(error, _MALFORMED)
+        malformed = isinstance(error, MALFORMED)
         if self.on_error == "raise":
             if isinstance(error, BeamtimeError):
                 raise error
@@ -342,9 +333,10 @@ class DocumentRecorder:
         self, name: Any, doc: Any, run: RunRecorder | None, kind: str, reason: str
     ) -> None:
         ordinal = None
-        if run is not None and kind == "unstored" and name != "start":
+        if run is not None and name != "start":
+            # What was put aside came before the document that takes this place.
             ordinal = run.ordinal
-            run.ordinal += 1
+            run.ordinal += kind == "unstored"
         # A descriptor in the journal still says which run its events belong to.
         if run is not None:
             with suppress(Exception):
@@ -357,9 +349,14 @@ class DocumentRecorder:
                 ordinal=ordinal,
                 kind=kind,
                 reason=reason,
+                places=self._places() if run is None else None,
             )
         except DatabaseWriteError as error:
             raise _JournalError(error) from error
+
+    def _places(self) -> dict[str, int]:
+        """Return where the next document of each open run stands."""
+        return {run.uid: run.ordinal for run in self._router.open_runs}
 
     @staticmethod
     def warn(message: str, *, exc_info: BaseException | None = None) -> None:
