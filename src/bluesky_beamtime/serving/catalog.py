@@ -1,0 +1,279 @@
+"""A beamtime as Tiled's catalogue of runs: searched, sorted and paged in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from sqlalchemy import ColumnElement, func, select
+from tiled.queries import QueryValueError
+from tiled.server.core import NoEntry
+from tiled.structures.container import ContainerStructure
+from tiled.structures.core import Spec, StructureFamily
+
+from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.journaled import JournalIndex
+from bluesky_beamtime.serving.distinct import distinct
+from bluesky_beamtime.serving.queries import Condition, condition, place
+from bluesky_beamtime.serving.run import RunNode
+from bluesky_beamtime.serving.run_rows import fetch_runs
+
+Sorting = tuple[tuple[str, int], ...]
+T = TypeVar("T")
+
+_AS_RECORDED: Sorting = (("_", 1),)
+_ORDERS = {"": schema.runs.c.id, "_": schema.runs.c.id}
+
+
+class RunCatalog:
+    """The runs of one beamtime, as the server of Tiled wants to see a container.
+
+    Nothing is copied or kept: each request asks the database, so that runs that are
+    going on are there, and grow. The queries of Tiled become SQL.
+
+    Parameters
+    ----------
+    database
+        The beamtime; may be open for recording at the same time.
+    conditions, sorting
+        Of a catalogue that was narrowed or sorted.
+
+    Notes
+    -----
+    Coroutines do their SQL in threads; any number may run at once.
+    """
+
+    structure_family = StructureFamily.container
+    specs: Sequence[Spec] = (Spec("CatalogOfBlueskyRuns", version="3.0"),)
+    # A page of runs may be out of date as soon as it is sent.
+    must_revalidate = True
+    # Tiled asks these of the root of a tree when there is an access policy.
+    node = SimpleNamespace(parent=None)
+    access_tags = None
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        conditions: Sequence[Condition] = (),
+        sorting: Sorting = _AS_RECORDED,
+    ) -> None:
+        self.database = database
+        self._journal = JournalIndex(database.journal)
+        self._conditions = tuple(conditions)
+        self._sorting = sorting
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what is said of the beamtime as a whole."""
+        return {"beamtime": {"name": self.database.path.name.removesuffix(".db")}}
+
+    def structure(self) -> ContainerStructure:
+        """Return the structure, without the keys: there may be a million."""
+        return ContainerStructure(keys=[])
+
+    @property
+    def sorting(self) -> list[tuple[str, int]]:
+        """By what the runs are sorted; ``_``: as they were recorded."""
+        return list(self._sorting)
+
+    # ----------------------------------------------------------------- narrowing
+
+    def search(self, query: Any) -> RunCatalog:
+        """Return the catalogue of the runs that fulfil a query of Tiled.
+
+        Raises
+        ------
+        QueryValueError
+            The query makes no sense for runs.
+        """
+        return RunCatalog(
+            self.database,
+            conditions=(*self._conditions, condition(query)),
+            sorting=self._sorting,
+        )
+
+    def sort(self, sorting: Sequence[tuple[str, int]]) -> RunCatalog:
+        """Return the catalogue in another order.
+
+        Parameters
+        ----------
+        sorting
+            Keys of the metadata, or ``_`` for the order of recording, each with 1 or
+            -1.
+        """
+        return RunCatalog(
+            self.database,
+            conditions=self._conditions,
+            sorting=tuple((key, direction) for key, direction in sorting),
+        )
+
+    def _order(self) -> list[ColumnElement[Any]]:
+        order: list[ColumnElement[Any]] = []
+        for key, direction in self._sorting:
+            column = _ORDERS.get(key)
+            if column is None:
+                column = _sort_column(key)
+            order.append(column.desc() if direction < 0 else column.asc())
+        last = self._sorting[-1][1] if self._sorting else 1
+        order.append(schema.runs.c.id.desc() if last < 0 else schema.runs.c.id.asc())
+        return order
+
+    @property
+    def _by_age(self) -> int:
+        """1 or -1 if the runs are in the order of their rows, 0 if they are not."""
+        first = self._sorting[0] if self._sorting else _AS_RECORDED[0]
+        return first[1] if first[0] in _ORDERS else 0
+
+    # ------------------------------------------------------------------- lengths
+
+    async def exact_len(self) -> int:
+        """Return how many runs there are."""
+        return await _in_thread(self._count)
+
+    async def lbound_len(self, threshold: int) -> int:
+        """Return how many runs there are, or ``threshold`` + 1 if there are more."""
+        return await _in_thread(lambda: self._count(threshold + 1))
+
+    async def approx_len(self) -> int:
+        """Return how many runs there are."""
+        return await _in_thread(self._count)
+
+    def _count(self, limit: int | None = None) -> int:
+        some = select(schema.runs.c.id).where(*self._conditions).limit(limit)
+        with self.database.reading() as connection:
+            return connection.execute(
+                select(func.count()).select_from(some.subquery())
+            ).scalar_one()
+
+    # --------------------------------------------------------------------- pages
+
+    async def lookup_adapter(self, segments: Sequence[str]) -> Any:
+        """Return the node at a path below.
+
+        Raises
+        ------
+        NoEntry
+            There is none.
+        """
+        uid, *rest = segments
+        nodes = await _in_thread(lambda: self._nodes([schema.runs.c.uid == uid]))
+        if not nodes:
+            raise NoEntry(segments)
+        (run,) = nodes
+        return await run.lookup_adapter(rest) if rest else run
+
+    async def keys_range(self, offset: int, limit: int | None) -> list[str]:
+        """Return uids of runs."""
+        runs = await _in_thread(lambda: self._nodes([], limit=limit, offset=offset))
+        return [run.uid for run in runs]
+
+    async def items_range(
+        self, offset: int, limit: int | None
+    ) -> list[tuple[str, RunNode]]:
+        """Return runs with their uids."""
+        runs = await _in_thread(lambda: self._nodes([], limit=limit, offset=offset))
+        return [(run.uid, run) for run in runs]
+
+    async def keys_page(
+        self, cursor: int | None, limit: int
+    ) -> tuple[list[str], int | None]:
+        """Return uids of runs after a cursor, and the cursor of the next page."""
+        items, following = await self.items_page(cursor, limit)
+        return [uid for uid, _ in items], following
+
+    async def items_page(
+        self, cursor: int | None, limit: int
+    ) -> tuple[list[tuple[str, RunNode]], int | None]:
+        """Return runs with their uids after a cursor, and the cursor of the next page.
+
+        A cursor is the number of a run's row; it stays where it is while runs are
+        added, and finds its page without counting through those before it.
+        """
+        id_ = schema.runs.c.id
+        after: list[Condition] = []
+        if cursor is not None:
+            after = [id_ > cursor if self._by_age > 0 else id_ < cursor]
+        runs = await _in_thread(lambda: self._nodes(after, limit=limit + 1))
+        more = len(runs) > limit
+        runs = runs[:limit]
+        following = runs[-1].row_id if more and runs and self._by_age else None
+        return [(run.uid, run) for run in runs], following
+
+    async def cursor_for_offset(self, offset: int) -> int | None:
+        """Return the cursor of the page that begins at ``offset``, None if unknown."""
+        if not offset or not self._by_age:
+            return None
+        return await _in_thread(lambda: self._id_at(offset - 1))
+
+    def _id_at(self, offset: int) -> int | None:
+        query = select(schema.runs.c.id).where(*self._conditions)
+        query = query.order_by(*self._order()).offset(offset).limit(1)
+        with self.database.reading() as connection:
+            found = connection.execute(query).scalar()
+            if found is not None:
+                return found
+            # Beyond the end: a cursor that nothing follows.
+            last = func.max if self._by_age > 0 else func.min
+            end = connection.execute(select(last(schema.runs.c.id))).scalar()
+        return end if self._by_age > 0 else 0
+
+    def _nodes(
+        self,
+        conditions: Sequence[Condition],
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[RunNode]:
+        rows = fetch_runs(
+            self.database,
+            (*self._conditions, *conditions),
+            self._order(),
+            limit=limit,
+            offset=offset,
+        )
+        return [RunNode(self.database, self._journal, row) for row in rows]
+
+    async def get_distinct(
+        self,
+        metadata: Sequence[str] | None,
+        structure_families: bool,
+        specs: bool,
+        counts: bool,
+    ) -> dict[str, Any]:
+        """Return the values that keys of the metadata have, in Tiled's form."""
+        return await _in_thread(
+            lambda: distinct(
+                self.database,
+                self._conditions,
+                metadata or (),
+                structure_families=structure_families,
+                specs=specs,
+                counts=counts,
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"<RunCatalog of {str(self.database.path)!r}>"
+
+
+def _sort_column(key: str) -> ColumnElement[Any]:
+    if not key.startswith(("start.", "stop.")):
+        key = f"start.{key}"
+    columns = {
+        "start.uid": schema.runs.c.uid,
+        "start.time": schema.runs.c.time_start,
+        "start.scan_id": schema.runs.c.scan_id,
+        "start.plan_name": schema.runs.c.plan_name,
+    }
+    return columns[key] if key in columns else place(key).value
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(work)
+
+
+__all__ = ["QueryValueError", "RunCatalog"]

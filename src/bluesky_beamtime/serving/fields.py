@@ -1,0 +1,224 @@
+"""What a stream holds, as tables and arrays of Tiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tiled.ndslice import NDBlock, NDSlice
+from tiled.structures.core import Spec, StructureFamily
+
+from bluesky_beamtime.database.streams import Stream
+from bluesky_beamtime.serving.datasets import datasets
+from bluesky_beamtime.serving.untyped import ArrayStructure, TableStructure, pa
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+TABLE = "internal"
+"""Name of the table of a stream, as bluesky-tiled-plugins expects it."""
+
+
+def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
+    """Return what makes each child of a stream, by name.
+
+    One table has a column for each field with a single value per event, its timestamps
+    as ``ts_<field>``, ``seq_num`` and ``time``; it is left out of a stream without
+    events. All else is an array whose first dimension is ``time``.
+    """
+    dataset = datasets.read(stream)
+    data_keys = stream.data_keys
+    nodes: dict[str, Callable[[], Any]] = {}
+    columns: list[str] = []
+    for name, variable in dataset.variables.items():
+        key = str(name)
+        if key in ("time", "seq_num"):
+            continue
+        external = "external" in data_keys.get(key, {})
+        if variable.dims == ("time",) and not external:
+            columns.append(key)
+        else:
+            nodes[_path_name(key)] = lambda key=key: FieldArray(
+                dataset[key], data_keys.get(key, {})
+            )
+    if columns:
+        nodes = {
+            TABLE: lambda: EventTable(stream, dataset, columns, data_keys),
+            **nodes,
+        }
+    return nodes
+
+
+def _path_name(key: str) -> str:
+    """Return a name that can stand in a path; a slash would be another level."""
+    return key.replace("/", "_")
+
+
+class FieldArray:
+    """A field with one array per event.
+
+    Parameters
+    ----------
+    values
+        The field, first dimension ``time``; NumPy or dask within.
+    data_key
+        What the descriptor says of it.
+    """
+
+    structure_family = StructureFamily.array
+    specs: Sequence[Spec] = ()
+    access_tags = None
+
+    def __init__(self, values: xr.DataArray, data_key: Mapping[str, Any]) -> None:
+        self._values = values.data
+        if self._values.dtype.kind == "O":
+            self._values = np.asarray([_text(value) for value in values.values])
+        self._dims = tuple(map(str, values.dims))
+        self._data_key = data_key
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the data key of the descriptor, units included."""
+        return dict(self._data_key)
+
+    def structure(self) -> Any:
+        """Return shape, dtype, blocks and dimensions."""
+        return ArrayStructure.from_array(self._values, dims=self._dims)
+
+    def read(self, slice: NDSlice = NDSlice(...)) -> NDArray[Any]:  # noqa: B008  # what Tiled passes for everything
+        """Return some of the values, or all."""
+        return _compute(self._values[tuple(slice)] if slice else self._values)
+
+    def read_block(self, block: NDBlock, slice: NDSlice = NDSlice(...)) -> NDArray[Any]:  # noqa: B008
+        """Return one of the blocks that the structure names, or some of it."""
+        region = block.slice_from_chunks(self.structure().chunks)
+        values = self._values[tuple(region)]
+        return _compute(values[tuple(slice)] if slice else values)
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+
+def _compute(values: Any) -> NDArray[Any]:
+    # One thread per request: the server has as many as it wants.
+    compute = getattr(values, "compute", None)
+    return np.asarray(values if compute is None else compute(scheduler="synchronous"))
+
+
+class EventTable:
+    """The fields of a stream that have one value per event.
+
+    Parameters
+    ----------
+    stream
+        The stream.
+    dataset
+        Its fields.
+    fields
+        Which of them.
+    data_keys
+        What the descriptors say.
+    """
+
+    structure_family = StructureFamily.table
+    specs: Sequence[Spec] = ()
+    access_tags = None
+
+    def __init__(
+        self,
+        stream: Stream,
+        dataset: xr.Dataset,
+        fields: Sequence[str],
+        data_keys: Mapping[str, Any],
+    ) -> None:
+        self._stream = stream
+        self._dataset = dataset
+        self._fields = fields
+        self._data_keys = data_keys
+        self._table: Any = None
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the data keys of the columns, units included."""
+        keys = self._data_keys
+        return {field: keys[field] for field in self._fields if field in keys}
+
+    def structure(self) -> Any:
+        """Return the columns and their types."""
+        return TableStructure.from_schema(self._arrow().schema, npartitions=1)
+
+    def _arrow(self) -> Any:
+
+        if self._table is not None:
+            return self._table
+        columns: dict[str, Any] = {
+            "seq_num": self._dataset["seq_num"].values,
+            "time": self._dataset["time"].values,
+        }
+        stamps = self._stream.timestamps()
+        for field in self._fields:
+            columns[_column_name(field)] = _arrow_values(self._dataset[field].values)
+        for field in self._fields:
+            if field in stamps and len(stamps[field]) == len(columns["seq_num"]):
+                columns[f"ts_{field}"] = stamps[field].values
+        self._table = pa.table(columns)
+        return self._table
+
+    def read(self, fields: Sequence[str] | str | None = None) -> Any:
+        """Return a table of pandas with some of the columns, or all.
+
+        Raises
+        ------
+        KeyError
+            There is no such column.
+        """
+        table = self._arrow()
+        if fields is None:
+            return table.to_pandas()
+        wanted = [fields] if isinstance(fields, str) else list(fields)
+        for name in wanted:
+            if name not in table.column_names:
+                raise KeyError(name)
+        return table.select(wanted).to_pandas()
+
+    def read_partition(
+        self, partition: int, fields: Sequence[str] | str | None = None
+    ) -> Any:
+        """Return the only partition.
+
+        Raises
+        ------
+        IndexError
+            Another one was asked for.
+        """
+        if partition:
+            raise IndexError(f"there is one partition, no number {partition}")
+        return self.read(fields)
+
+    def __getitem__(self, key: str) -> FieldArray:
+        import xarray as xr
+
+        column = self.read([key])[key]
+        values = xr.DataArray(column.to_numpy(), dims=("time",))
+        return FieldArray(values, self._data_keys.get(key, {}))
+
+
+def _column_name(field: str) -> str:
+    # Tiled keeps names that begin with an underscore to itself.
+    return f"field{field}" if field.startswith("_") else field
+
+
+def _arrow_values(values: NDArray[Any]) -> Any:
+    if values.dtype.kind == "c":
+        return [str(value) for value in values]
+    if values.dtype.kind != "O":
+        return values
+    plain = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+    try:
+        return pa.array(plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if v is None else str(v) for v in plain])
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,123 @@
+"""A page of runs out of the database, in as many queries for a hundred as for one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+
+from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.engine import Database
+
+
+@dataclass(slots=True)
+class RunRow:
+    """What a listing shows of a run."""
+
+    id: int
+    uid: str
+    start: str
+    """The RunStart document, JSON."""
+    stop: str | None
+    """The RunStop document, JSON; None while there is none."""
+    time_start: float | None
+    exit_status: str | None
+    writer: str | None
+    sample: str | None
+    starred: bool
+    tags: list[str] = field(default_factory=list[str])
+    notes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    streams: list[str] = field(default_factory=list[str])
+    """Names, in the order in which they began."""
+    frames: dict[str, dict[str, int | None]] = field(
+        default_factory=dict[str, dict[str, "int | None"]]
+    )
+    """Counters of each camera, once the run has stopped."""
+
+
+def fetch_runs(
+    database: Database,
+    conditions: Sequence[ColumnElement[bool]],
+    order: Sequence[ColumnElement[Any]],
+    *,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[RunRow]:
+    """Return runs with what belongs to each.
+
+    Parameters
+    ----------
+    database
+        The beamtime.
+    conditions, order, limit, offset
+        As in SQL.
+    """
+    runs, samples = schema.runs, schema.samples
+    query = (
+        select(
+            runs.c.id,
+            runs.c.uid,
+            runs.c.start,
+            runs.c.stop,
+            runs.c.time_start,
+            runs.c.exit_status,
+            runs.c.writer,
+            runs.c.starred,
+            samples.c.name,
+        )
+        .select_from(runs.outerjoin(samples, samples.c.id == runs.c.sample_id))
+        .where(*conditions)
+        .order_by(*order)
+        .limit(limit)
+        .offset(offset)
+    )
+    with database.reading() as connection:
+        found = {
+            row.uid: RunRow(
+                id=row.id,
+                uid=row.uid,
+                start=row.start,
+                stop=row.stop,
+                time_start=row.time_start,
+                exit_status=row.exit_status,
+                writer=row.writer,
+                sample=row.name,
+                starred=bool(row.starred),
+            )
+            for row in connection.execute(query)
+        }
+        if found:
+            _add_parts(connection, found)
+    return list(found.values())
+
+
+def _add_parts(connection: Any, found: dict[str, RunRow]) -> None:
+    uids = list(found)
+    tags, notes = schema.run_tags, schema.notes
+    streams, accounts = schema.streams, schema.frame_accounts
+    for row in connection.execute(
+        select(tags.c.run_uid, tags.c.tag)
+        .where(tags.c.run_uid.in_(uids))
+        .order_by(tags.c.tag)
+    ):
+        found[row.run_uid].tags.append(row.tag)
+    for row in connection.execute(
+        select(notes).where(notes.c.run_uid.in_(uids)).order_by(notes.c.id)
+    ):
+        note = {"time": row.time, "author": row.author, "text": row.text}
+        found[row.run_uid].notes.append(note)
+    for row in connection.execute(
+        select(streams.c.run_uid, streams.c.name)
+        .where(streams.c.run_uid.in_(uids))
+        .order_by(streams.c.ordinal)
+    ):
+        names = found[row.run_uid].streams
+        if row.name not in names:
+            names.append(row.name)
+    for row in connection.execute(select(accounts).where(accounts.c.run_uid.in_(uids))):
+        counters = dict(row._mapping)
+        key = counters.pop("data_key")
+        del counters["run_uid"]
+        found[row.run_uid].frames[key] = counters

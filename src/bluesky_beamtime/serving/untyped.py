@@ -1,0 +1,25 @@
+"""Parts of Tiled and pyarrow that lack annotations."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pyarrow
+from tiled.media_type_registration import default_serialization_registry
+from tiled.server import app as _app
+from tiled.structures import array as _array
+from tiled.structures import table as _table
+
+pa = cast("Any", pyarrow)
+build_app: Any = cast("Any", _app).build_app
+ArrayStructure: Any = cast("Any", _array).ArrayStructure
+TableStructure: Any = cast("Any", _table).TableStructure
+serialization_registry: Any = cast("Any", default_serialization_registry)
+
+__all__ = [
+    "ArrayStructure",
+    "TableStructure",
+    "build_app",
+    "pa",
+    "serialization_registry",
+]

@@ -1,0 +1,121 @@
+"""What a stream holds, through each of the clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bluesky_beamtime.testing import assert_documents_equal
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+Connect = Callable[[], Any]
+
+
+def test_scalars_and_arrays_become_a_dataset(lab: Any, connect: Connect) -> None:
+    lab.run(images=True)
+    stream = connect()[-1].primary
+    dataset = stream.read()
+    assert dataset["x"].values.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(dataset["y"].values, [0, np.nan, 20])
+    assert dataset["label"].values.tolist() == ["point 0", "point 1", "point 2"]
+    assert dataset["image"].dims == ("time", "image_y", "image_x")
+    assert dataset["image"].dtype == np.dtype("<u2")
+    assert dataset["image"].values[:, 0, 0].tolist() == [0, 1, 2]
+    assert dataset["time"].values.tolist() == [100, 101, 102]
+
+
+def test_parts_are_read_alone(lab: Any, connect: Connect) -> None:
+    lab.run(images=True)
+    stream = connect()[-1]["primary"]
+    assert stream["image"][1:, 2, :3].tolist() == [[1, 1, 1], [2, 2, 2]]
+    assert stream["x"].read().tolist() == [0, 1, 2]
+    assert set(stream.read(["x"]).data_vars) == {"x"}
+    assert stream["ts_x"].read().tolist() == [100, 101, 102]
+    table = stream.base["internal"]
+    assert table.columns[:2] == ["seq_num", "time"]
+    assert table.read(["x", "seq_num"])["seq_num"].tolist() == [1, 2, 3]
+
+
+def test_units_and_configuration_are_in_the_metadata(
+    lab: Any, connect: Connect
+) -> None:
+    lab.run()
+    run = connect()[-1]
+    metadata = run.primary.metadata
+    assert metadata["data_keys"]["x"]["units"] == "mm"
+    motor = metadata["configuration"]["motor"]
+    assert motor["data"]["velocity"] == 2.5
+    assert motor["data_keys"]["velocity"]["units"] == "mm/s"
+    assert run.primary.base["internal"].metadata["x"]["units"] == "mm"
+    descriptor = next(d for n, d in lab.emitted[run.start["uid"]] if n == "descriptor")
+    assert run.descriptors[0]["data_keys"] == descriptor["data_keys"]
+
+
+def test_a_stream_without_events_is_empty(lab: Any, connect: Connect) -> None:
+    lab.run(0)
+    assert dict(connect()[-1].primary.read().sizes).get("time", 0) == 0
+
+
+def test_documents_come_back(lab: Any, connect: Connect) -> None:
+    uid = lab.run()
+    documents = [(name, dict(doc)) for name, doc in connect()[-1].documents()]
+    assert_documents_equal(documents, lab.emitted[uid])
+
+
+def test_many_documents_come_in_pages(lab: Any, connect: Connect) -> None:
+    uid = lab.run(2500)
+    documents = [(name, dict(doc)) for name, doc in connect()[-1].documents()]
+    assert_documents_equal(documents, lab.emitted[uid])
+
+
+def test_the_older_views(lab: Any, connect: Connect) -> None:
+    pytest.importorskip("databroker")
+    lab.run(images=True)
+    client = connect()
+    v2 = client.v2[-1]
+    assert v2.primary.read()["x"].values.tolist() == [0, 1, 2]
+    assert v2.primary["config"]["motor"].read()["velocity"].values.tolist() == [2.5]
+
+
+def test_the_table_of_databroker(lab: Any, connect: Connect) -> None:
+    pytest.importorskip("databroker.v1")
+    lab.run()
+    header = connect().v1[-1]
+    assert header.start["scan_id"] == 1
+    assert header.table()["x"].tolist() == [0, 1, 2]
+
+
+def test_a_description_that_changes(lab: Any, connect: Connect) -> None:
+    import event_model
+
+    composed = event_model.compose_run(metadata={"plan_name": "two", "scan_id": 1})
+    lab.beamtime("start", composed.start_doc)
+    for velocity in (1.0, 2.0):
+        stream = composed.compose_descriptor(
+            name="primary",
+            data_keys={"x": {"source": "s", "dtype": "number", "shape": []}},
+            hints={},
+            configuration={
+                "motor": {
+                    "data": {"velocity": velocity},
+                    "timestamps": {"velocity": 1.0},
+                    "data_keys": {},
+                }
+            },
+            object_keys={"motor": ["x"]},
+        )
+        lab.beamtime("descriptor", stream.descriptor_doc)
+        lab.beamtime(
+            "event", stream.compose_event(data={"x": velocity}, timestamps={"x": 1.0})
+        )
+    lab.beamtime("stop", composed.compose_stop())
+    run = connect()[-1]
+    assert len(run.descriptors) == 2
+    velocities = [
+        d["configuration"]["motor"]["data"]["velocity"] for d in run.descriptors
+    ]
+    assert velocities == [1.0, 2.0]
