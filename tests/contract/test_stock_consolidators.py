@@ -122,17 +122,25 @@ def test_the_file_by_itself(writer: HDF5Writer, tmp_path: Path, state: str):
     np.testing.assert_array_equal(np.asarray(block), frames(3, 4))
 
 
-def test_a_camera_in_a_plan(RE: Any, tmp_path: Path):
-    """The documents of a RunEngine, as they are, one camera into HDF5."""
+def test_beside_a_detector_of_ophyd_async(RE: Any, tmp_path: Path):
+    """One plan, one consolidator: our camera and theirs cannot be told apart."""
     from bluesky import plans as bp
-    from ophyd_async.core import init_devices
+    from ophyd_async.core import (
+        StaticFilenameProvider,
+        StaticPathProvider,
+        init_devices,
+    )
+    from ophyd_async.sim import PatternGenerator, SimBlobDetector
 
     from bluesky_beamtime.devices import SimCamera
 
     store = FrameStore(tmp_path, name=lambda: "scan", mimetype="application/x-hdf5")
+    theirs = StaticPathProvider(StaticFilenameProvider("theirs"), tmp_path)
     with init_devices():
         cam = SimCamera(store)
+        det = SimBlobDetector(theirs, PatternGenerator())
     descriptors: dict[str, dict[str, Any]] = {}
+    resources: dict[str, dict[str, Any]] = {}
     stock: dict[str, Any] = {}
 
     def consolidate(name: str, document: dict[str, Any]) -> None:
@@ -141,17 +149,20 @@ def test_a_camera_in_a_plan(RE: Any, tmp_path: Path):
                 descriptors[key] = document
         elif name == "stream_resource":
             key = document["data_key"]
+            resources[key] = document
             stock[document["uid"]] = consolidators.consolidator_factory(
                 document, descriptors[key]
             )
         elif name == "stream_datum":
             stock[document["stream_resource"]].consume_stream_datum(document)
 
-    RE(bp.count([cam], 3), consolidate)
-    found = {
-        one.data_key: np.asarray(one.init_adapter().read()) for one in stock.values()
-    }
-    assert found["cam"].shape[0] == 3
-    assert found["cam"].shape[-2:] == cam.source.shape
-    assert (found["cam"].max(axis=(-1, -2)) > 0).all()
-    assert found["cam_time"].shape[0] == 3
+    RE(bp.count([cam, det], 3), consolidate)
+    assert set(resources["cam"]["parameters"]) >= set(resources["det"]["parameters"])
+    assert resources["cam"]["mimetype"] == resources["det"]["mimetype"]
+    assert {type(one) for one in stock.values()} == {consolidators.HDF5Consolidator}
+    for one in stock.values():
+        read = np.asarray(one.init_adapter().read())
+        assert read.shape[0] == one.shape[0] == 3
+        if one.data_key in ("cam", "det"):
+            assert read.ndim >= 3
+            assert read.max() > 0
