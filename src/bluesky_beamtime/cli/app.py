@@ -74,15 +74,62 @@ def ls(
             help="So many runs at most, 0 for all; by default 25, all with --json.",
         ),
     ] = None,
+    sample: Annotated[
+        str | None, typer.Option("--sample", help="Only of the sample of this name.")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Only of the plan of this name.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Only from then on: 2026-11-20, 2026-11-20T08:30"),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Only until then, a day included.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Only where this stands in what is said of a run."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only with this tag; repeatable.")
+    ] = None,
+    starred: Annotated[
+        bool, typer.Option("--starred", help="Only those with a star.")
+    ] = False,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", help="Only with this person: name, e-mail or ORCID."),
+    ] = None,
+    proposal: Annotated[
+        str | None, typer.Option("--proposal", help="Only of this proposal.")
+    ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option("--status", help="Only: success, abort, fail, interrupted."),
+    ] = None,
 ) -> None:
-    """List the runs of a beamtime, the newest first.
+    """List the runs of a beamtime, the newest first, all or those that you look for.
 
     The exit status is 3 when a listed run is incomplete: it was cut off, or some of its
     documents could not be stored.
     """
     from bluesky_beamtime.cli.listing import list_runs
 
-    raise typer.Exit(0 if list_runs(file, json=json, limit=limit) else INCOMPLETE)
+    wanted = {
+        "sample": sample,
+        "plan_name": plan,
+        "since": since,
+        "until": until,
+        "text": text,
+        "tags": tag,
+        "starred": starred or None,
+        "user": user,
+        "proposal": proposal,
+        "exit_status": status,
+    }
+    complete = list_runs(file, json=json, limit=limit, wanted=wanted)
+    raise typer.Exit(0 if complete else INCOMPLETE)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -105,6 +152,166 @@ def show(
     from bluesky_beamtime.cli.listing import show_run
 
     raise typer.Exit(0 if show_run(file, run, json=json) else INCOMPLETE)
+
+
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Scan number, -1 for the newest run, or part of a uid."
+    ),
+]
+Remove = Annotated[bool, typer.Option("--remove", help="Take away instead.")]
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def tag(
+    file: File,
+    run: RunName,
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="The tags.")],
+    remove: Remove = False,
+) -> None:
+    """Tag a run, so that it is found by its tags."""
+    from bluesky_beamtime.cli.labels import tag_run
+
+    tag_run(file, run, tags, remove=remove)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def star(file: File, run: RunName, remove: Remove = False) -> None:
+    """Give a run a star, so that it is found among the good ones."""
+    from bluesky_beamtime.cli.labels import star_run
+
+    star_run(file, run, remove=remove)
+
+
+@app.command()
+def note(
+    file: File,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="What to write down.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", "-r", metavar="RUN", help="The run that it is about."),
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option("--author", metavar="NAME", help="Who writes it.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write a note about a run or the beamtime; without TEXT, print the notes."""
+    from bluesky_beamtime.cli.labels import write_note
+
+    write_note(file, text, run=run, author=author, json=json)
+
+
+@app.command()
+def samples(
+    file: File,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only this one.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the samples; of a single one, what it was before it was changed."""
+    from bluesky_beamtime.cli.questions import list_samples
+
+    list_samples(file, name, json=json)
+
+
+@app.command()
+def sql(
+    file: File,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT.")],
+    json: AsJson = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Ask the database in SQL; it can only be read.
+
+    Begin with the views run_list and event_values.
+    """
+    from bluesky_beamtime.cli.questions import ask_in_sql
+
+    ask_in_sql(file, query, json=json, csv=csv)
+
+
+@app.command()
+def serve(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", help="The databases of beamtimes."),
+    ],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen at.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 for any free."),
+    ] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            envvar="BEAMTIME_API_KEY",
+            help="What clients must know; a new random key by default.",
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let everybody read, without a key.")
+    ] = False,
+    readable: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--readable",
+            metavar="DIR",
+            help="Also serve files of detectors in this folder; may be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Serve beamtimes to browsers, Tiled and databroker; also while they grow.
+
+    Only this machine can reach the server unless --host says otherwise, only with its
+    key unless it is --public, and nothing can be changed.
+    """
+    from bluesky_beamtime.cli.serving import serve as serve_files
+
+    serve_files(
+        files,
+        host=host,
+        port=port,
+        api_key=api_key,
+        public=public,
+        readable=readable or [],
+    )
+
+
+@app.command()
+def push(
+    file: File,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="A server of Tiled, its catalogue.")
+    ],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN…]", help="Which runs; all by default."),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key", envvar="TILED_API_KEY", help="Key of the server, to write."
+        ),
+    ] = None,
+) -> None:
+    """Replay runs into a server of Tiled, each exactly once.
+
+    Can be repeated: what is there is left alone. Frames are not copied; the server has
+    to see their folder.
+    """
+    from bluesky_beamtime.cli.serving import push as push_runs
+
+    raise typer.Exit(
+        0 if push_runs(file, url, runs=runs or [], api_key=api_key) else INCOMPLETE
+    )
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluesky_beamtime.cli import tables
+from bluesky_beamtime.errors import QueryError
 
 if TYPE_CHECKING:
     from bluesky_beamtime.beamtime import Beamtime
@@ -14,20 +16,34 @@ if TYPE_CHECKING:
 TABLE_LIMIT = 25
 
 
-def list_runs(file: Path, *, json: bool, limit: int | None) -> bool:
-    """Print the newest runs; returns whether all of them are complete."""
+def list_runs(
+    file: Path, *, json: bool, limit: int | None, wanted: Mapping[str, Any]
+) -> bool:
+    """Print the newest runs; returns whether all of them are complete.
+
+    Parameters
+    ----------
+    wanted
+        What to search for; None for what does not matter.
+    """
     from bluesky_beamtime.beamtime import Beamtime
 
     if limit is None:
         limit = 0 if json else TABLE_LIMIT
     with Beamtime(file, mode="r") as beamtime:
-        summaries = beamtime.summaries(limit or None)
-        more = len(beamtime) - len(summaries)
+        try:
+            runs = beamtime.search(**wanted)
+        except ValueError as error:
+            raise QueryError(str(error)) from error
+        page = runs.limit(limit) if limit else runs
+        summaries = list(page.summaries())
+        more = len(runs) - len(summaries)
+        nothing = "no such run" if len(beamtime) else "no run yet"
     if json:
-        _print_json(summaries)
+        print_json(summaries)
     else:
         console = tables.console()
-        console.print(tables.runs_table(summaries) if summaries else "no run yet")
+        console.print(tables.runs_table(summaries) if summaries else nothing)
         if more:
             console.print(f"and {more} older; --limit 0 lists all", style="dim")
     return all(summary["complete"] for summary in summaries)
@@ -50,7 +66,7 @@ def show_run(file: Path, name: str, *, json: bool) -> bool:
                 for stream in run.streams.values()
             }
             extra = {"start": run.start, "stop": run.stop, "streams": streams}
-            _print_json(summary | extra)
+            print_json(summary | extra)
         else:
             console = tables.console()
             for part in tables.run_report(run, summary):
@@ -83,7 +99,8 @@ def find_run(beamtime: Beamtime, name: str) -> Run:
         raise
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a value as JSON that is valid, whatever it is."""
     from bluesky_beamtime.database import encode
 
     print(encode(value))

@@ -56,11 +56,12 @@ def runs_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     summaries
         What :meth:`Run.summary` gives.
     """
-    table = _table(
-        *("scan", "time", "plan", "sample", "events", "frames", "status"),
-        right=("scan", "events"),
-    )
+    columns = ["scan", "time", "plan", "sample", "events", "frames", "status"]
+    labelled = any(summary["tags"] or summary["starred"] for summary in summaries)
+    table = _table(*columns, *["tags"] * labelled, right=("scan", "events"))
     for summary in summaries:
+        star = ["★"] if summary["starred"] else []
+        tags = [Text(", ".join((*star, *summary["tags"])))] if labelled else []
         table.add_row(
             _text(summary["scan_id"]),
             _when(summary["time"], "%Y-%m-%d %H:%M"),
@@ -69,8 +70,24 @@ def runs_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
             str(summary["num_events"]),
             _frames(summary["frames"]),
             _status(summary),
+            *tags,
         )
     return table
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Return a table of values as they are."""
+    table = _table()
+    for column in columns:
+        table.add_column(Text(column))
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
+    return table
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time as people write it."""
+    return _when(seconds)
 
 
 def account_lines(summaries: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -80,12 +80,11 @@ class Person:
             names = (given.get(key) for key in _NAMES)
             given["name"] = " ".join(str(name) for name in names if name)
         known = {f.name for f in fields(cls)} - {"id"}
-        texts: dict[str, Any] = {
-            key: clean(str(item))
-            for key, item in given.items()
-            if key in known and item
-        }
-        return cls(**{"name": "", **texts})
+        texts: dict[str, Any] = {"name": ""}
+        for key, item in given.items():
+            if key in known and item:
+                texts[key] = clean(str(item))
+        return cls(**texts)
 
 
 # What other systems call the parts of a name, and the account of a computer.
