@@ -315,6 +315,57 @@ def push(
 
 
 @app.command()
+def verify(
+    file: File,
+    json: AsJson = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Leave out the checksums of frames."),
+    ] = False,
+) -> None:
+    """Check the file, every row, every frame, and whether they agree.
+
+    Changes nothing. The exit status is 1 when something is wrong.
+    """
+    from bluesky_beamtime.cli.keeping import verify_file
+
+    raise typer.Exit(0 if verify_file(file, json=json, quick=quick) else 1)
+
+
+@app.command()
+def recover(file: File, json: AsJson = False) -> None:
+    """Put what a crash or a full disk left behind to where it belongs.
+
+    Documents go from the journal into the tables, runs that were cut off are called
+    interrupted, and their frames are made readable. The exit status is 1 when something
+    is left to be done.
+    """
+    from bluesky_beamtime.cli.keeping import recover_file
+
+    raise typer.Exit(0 if recover_file(file, json=json) else 1)
+
+
+@app.command()
+def migrate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Databases of beamtimes."),
+    ],
+    no_backup: Annotated[
+        bool,
+        typer.Option("--no-backup", help="Keep no copy of the file as it was."),
+    ] = False,
+) -> None:
+    """Bring files of an older version up to date, to record into them again.
+
+    All of a file or nothing; a copy as it was is kept beside it.
+    """
+    from bluesky_beamtime.cli.keeping import migrate_files
+
+    raise typer.Exit(0 if migrate_files(files, backup=not no_backup) else 1)
+
+
+@app.command()
 def demo(
     folder: Annotated[
         Path, typer.Argument(metavar="[DIR]", help="Where the beamtime goes.")
