@@ -16,6 +16,8 @@ from .errors import BeamtimeWarning as BeamtimeWarning
 
 if TYPE_CHECKING:
     from .beamtime import Beamtime as Beamtime
+    from .database import Index as Index
+    from .database import IndexWriter as IndexWriter
     from .database import Person as Person
     from .database import Run as Run
     from .database import RunWriter as RunWriter
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 # These need SQLAlchemy, which takes a while to import.
 _LAZY = {
     "Beamtime": "beamtime",
+    "Index": "database",
+    "IndexWriter": "database",
     "Person": "database",
     "Run": "database",
     "RunWriter": "database",

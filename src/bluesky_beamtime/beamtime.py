@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from bluesky_beamtime.database import facts, rawsql
 from bluesky_beamtime.database.conditions import Moment, make_conditions
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.index_follower import IndexFollower
 from bluesky_beamtime.database.integrity import VerifyReport, verify
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.database.migrating import Migration, migrate
@@ -86,6 +87,8 @@ class Beamtime:
         below ``~/.local/state/bluesky-beamtime``.
     keep_local
         With ``frames``: whether frames stay here when they were copied, and compared.
+    index
+        An index over many beamtimes, which is told of every run; see :meth:`register`.
 
     Attributes
     ----------
@@ -120,6 +123,7 @@ class Beamtime:
         frames: str | None = None,
         spool: str | os.PathLike[str] | None = None,
         keep_local: bool = True,
+        index: str | os.PathLike[str] | None = None,
     ) -> None:
         self.mode: Literal["a", "r"] = mode
         self._sample: SampleMetadata | None = None
@@ -127,6 +131,7 @@ class Beamtime:
         self._attached: dict[int, tuple[RunEngine, int, Any]] = {}
         self._recorder: DocumentRecorder | None = None
         self._following: Following | None = None
+        self._index: IndexFollower | None = None
         if isinstance(path, str) and path.startswith("postgres") and "://" in path:
             from bluesky_beamtime.database.replica import open_server
 
@@ -155,6 +160,8 @@ class Beamtime:
                 self._begin_recording(on_error)
             if sample is not None:
                 self.sample = sample
+            if index is not None:
+                self.register(index)
         except BaseException:
             self.close()
             raise
@@ -191,6 +198,8 @@ class Beamtime:
         if recorder is None:
             raise self._read_only("record")
         recorder(name, doc)
+        if self._index is not None and name in ("start", "stop"):
+            self._index.notify()
 
     def attach(self, RE: RunEngine) -> None:
         """Record every run of a RunEngine, with scan numbers that go on.
@@ -222,6 +231,39 @@ class Beamtime:
         engine.unsubscribe(token)
         if getattr(engine.scan_id_source, "__self__", None) is self:
             engine.scan_id_source = source
+
+    def register(
+        self,
+        index: str | os.PathLike[str],
+        *,
+        researcher: str | int | None = None,
+        label: str | None = None,
+    ) -> None:
+        """Tell an index of this beamtime and of its runs, from now on.
+
+        A thread does that as runs begin and end: recording never waits for the index.
+        While it cannot be written, for which there is one warning, nothing is lost: it
+        is caught up later.
+
+        Parameters
+        ----------
+        index
+            File of the index, see :class:`~bluesky_beamtime.database.Index`; made if
+            it does not exist, in a folder that does.
+        researcher
+            Whose beamtime it is: a name, or the number from
+            :meth:`~bluesky_beamtime.database.IndexWriter.register_researcher`.
+        label
+            How the index shall call the beamtime; by default the name of its file
+            without ``.db``.
+        """
+        if self._index is not None:
+            self._index.close()
+        self._index = IndexFollower(
+            self._database, index, researcher=researcher, label=label
+        )
+        # Also when nobody closes this beamtime: the thread does not know it.
+        weakref.finalize(self, self._index.close)
 
     def next_scan_id(self, md: Mapping[str, Any] | None = None) -> int:
         """Return a new scan number, for ``RE.scan_id_source``.
@@ -723,6 +765,8 @@ class Beamtime:
             self.detach(RE)
         if self._recorder is not None:
             self._recorder.close()
+        if self._index is not None:
+            self._index.close()
         if self._following is not None:
             self._following.close()
         self._database.close()

@@ -573,12 +573,11 @@ def _validate(name: str, document: Mapping[str, Any]) -> None:
     DocumentError
         It says what is wrong.
     """
-    from event_model import DocumentNames
-    from event_model import schema_validators as untyped
+    import event_model
 
-    validators: Mapping[DocumentNames, Any] = untyped
+    validators: Any = vars(event_model)["schema_validators"]
     try:
-        validators[DocumentNames[name]].validate(document)
+        validators[event_model.DocumentNames[name]].validate(document)
     except Exception as error:
         problem = str(getattr(error, "message", error)).splitlines()[0]
         raise DocumentError(
