@@ -4,8 +4,7 @@ The figures lie as JSON in ``docs/reference/figures``, the page is
 ``docs/reference/figures.md``. Run::
 
     python benchmarks/figures.py             # the page, from the figures that are there
-    python benchmarks/figures.py --measure   # measure all anew, an hour on a quiet
-                                             # machine, then the page
+    python benchmarks/figures.py --measure   # measure all anew, then the page
     python benchmarks/figures.py --measure kills memory
 """
 
@@ -55,7 +54,7 @@ def main() -> None:
     """Measure if asked, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--measure", nargs="*", choices=[[], *MEASURED], help="by default all"
+        "--measure", nargs="*", choices=[*MEASURED], help="by default all"
     )
     options = parser.parse_args()
     if options.measure is not None:
