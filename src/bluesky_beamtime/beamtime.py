@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -526,7 +526,8 @@ class Beamtime:
         -------
         Runs
             Has a length, can be iterated and sliced; asks the database anew each time.
-            :meth:`Runs.sorted_by` and :meth:`Runs.limit` give order and pages.
+            :meth:`~bluesky_beamtime.database.Runs.sorted_by` and
+            :meth:`~bluesky_beamtime.database.Runs.limit` give order and pages.
 
         Raises
         ------
@@ -578,7 +579,8 @@ class Beamtime:
         """Return the values that a key has, and how many runs have each.
 
         ``beamtime.distinct("plan_name")`` is ``{"count": 12, "scan": 3}``; see
-        :meth:`Runs.distinct`, which the result of a search has too.
+        :meth:`~bluesky_beamtime.database.Runs.distinct`, which the result of a search
+        has too.
         """
         return self._runs.distinct(key)
 
@@ -593,7 +595,9 @@ class Beamtime:
         runs = self._runs if limit is None else self._runs.limit(limit)
         return list(runs.summaries())
 
-    def sql(self, query: str, parameters: rawsql.Parameters = ()) -> pd.DataFrame:
+    def sql(
+        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> pd.DataFrame:
         """Ask the database in SQL, on a connection that only reads.
 
         The tables are described in the reference; ``run_list`` and ``event_values`` are
