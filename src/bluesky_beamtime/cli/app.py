@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bluesky_beamtime.cli.index import index
 from bluesky_beamtime.errors import BeamtimeError
 
 INCOMPLETE = 3
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(index)
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="The database of a beamtime.")
