@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -57,11 +58,10 @@ def runs_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
         What :meth:`Run.summary` gives.
     """
     columns = ["scan", "time", "plan", "sample", "events", "frames", "status"]
-    labelled = any(summary["tags"] or summary["starred"] for summary in summaries)
+    labels = [_labels(summary) for summary in summaries]
+    labelled = any(labels)
     table = _table(*columns, *["tags"] * labelled, right=("scan", "events"))
-    for summary in summaries:
-        star = ["★"] if summary["starred"] else []
-        tags = [Text(", ".join((*star, *summary["tags"])))] if labelled else []
+    for summary, label in zip(summaries, labels, strict=True):
         table.add_row(
             _text(summary["scan_id"]),
             _when(summary["time"], "%Y-%m-%d %H:%M"),
@@ -70,9 +70,14 @@ def runs_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
             str(summary["num_events"]),
             _frames(summary["frames"]),
             _status(summary),
-            *tags,
+            *[Text(label)] * labelled,
         )
     return table
+
+
+def _labels(summary: Mapping[str, Any]) -> str:
+    star = ["★"] if summary.get("starred") else []
+    return ", ".join((*star, *summary.get("tags", ())))
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -193,3 +198,14 @@ def _status(summary: Mapping[str, Any]) -> Text:
     if not summary["complete"]:
         text.append(", incomplete", style="bold red")
     return text
+
+
+@contextmanager
+def progress(what: str, total: int) -> Generator[Callable[[], object]]:
+    """Show a bar on a terminal; lends what is called after each step."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
