@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,14 +96,16 @@ print("end", looks, absent, flush=True)
 """
 
 CASES = [
-    ("zarr-python", ZARR, "none"),
-    ("zarr-python", ZARR, "zstd"),
-    ("zarr-python, by the group", ZARR, "lz4"),
-    ("tensorstore", ZARR, "none"),
-    ("tensorstore", ZARR, "lz4"),
-    ("h5py", HDF5, "none"),
-    ("h5py", HDF5, "gzip"),
-    ("h5py", HDF5, "lz4"),
+    ("zarr-python", ZARR, {"compression": "none"}),
+    ("zarr-python", ZARR, {"compression": "zstd"}),
+    ("zarr-python", ZARR, {"compression": "none", "chunks": 5}),
+    ("zarr-python, by the group", ZARR, {"compression": "lz4"}),
+    ("tensorstore", ZARR, {"compression": "none", "checksum": False}),
+    ("tensorstore", ZARR, {"compression": "lz4"}),
+    ("tensorstore", ZARR, {"compression": "zstd", "chunks": (3, 16)}),
+    ("h5py", HDF5, {"compression": "none"}),
+    ("h5py", HDF5, {"compression": "gzip"}),
+    ("h5py", HDF5, {"compression": "lz4"}),
 ]
 
 
@@ -136,17 +139,16 @@ def write(writer: Writer, folder: Path, reader: subprocess.Popen[str]) -> None:
     sink.close()
 
 
-@pytest.mark.parametrize(("reader", "mimetype", "compression"), CASES)
+@pytest.mark.parametrize(("reader", "mimetype", "options"), CASES)
 def test_from_before_the_first_frame_to_the_last(
     tmp_path: Path,
     names: list[tuple[str, str]],
     reader: str,
     mimetype: str,
-    compression: str,
+    options: dict[str, Any],
 ):
-    options = {"compression": compression}
     if mimetype == ZARR:
-        options |= {"frames_per_shard": 16}
+        options = options | {"frames_per_shard": 16}
     names.append((mimetype, "growing"))
     writer = make_writer(mimetype, "growing", **options)
     suffix = "" if mimetype == ZARR else ".h5"
