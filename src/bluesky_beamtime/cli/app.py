@@ -391,6 +391,72 @@ def demo(
     raise typer.Exit(0 if show_tour(folder, epics=epics, quick=quick) else INCOMPLETE)
 
 
+@app.command("import")
+def import_(
+    file: File,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file or folder of JSON lines or msgpack, or the URL of a Tiled "
+            "server.",
+        ),
+    ],
+    json: AsJson = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be stored; change nothing."),
+    ] = False,
+) -> None:
+    """Store documents from elsewhere; what is here already stays as it is.
+
+    The exit status is 3 when some could not be stored: they are in the journal then.
+    """
+    from bluesky_beamtime.cli.incoming import import_source
+
+    ok = import_source(file, source, json=json, dry_run=dry_run)
+    raise typer.Exit(0 if ok else INCOMPLETE)
+
+
+@app.command()
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL",
+            help="zmq://host:port of a bluesky proxy, or kafka://host:port/topic.",
+        ),
+    ],
+    file: File,
+    json: AsJson = False,
+    idle: Annotated[
+        float | None,
+        typer.Option("--idle", min=0, help="Stop after so many seconds of silence."),
+    ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option("--runs", min=1, help="Stop when so many runs have ended."),
+    ] = None,
+) -> None:
+    """Record what a RunEngine elsewhere publishes, and notice what was lost.
+
+    Goes on until it is interrupted. The exit status is 3 when something was missing or
+    malformed.
+    """
+    from bluesky_beamtime.cli.incoming import ingest_source
+
+    ok = ingest_source(source, file, json=json, idle=idle, runs=runs)
+    raise typer.Exit(0 if ok else INCOMPLETE)
+
+
+@app.command()
+def pack(file: File) -> None:
+    """Copy the numbers of long runs to columns, which are quick to read."""
+    from bluesky_beamtime.cli.incoming import pack_runs
+
+    pack_runs(file)
+
+
 def main() -> None:
     """Run the command; an error is one line on standard error and exit status 1."""
     try:

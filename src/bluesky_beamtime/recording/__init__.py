@@ -2,6 +2,12 @@
 
 from bluesky_beamtime.database.run_recorder import RunRecorder as RunRecorder
 
+from .importing import ImportReport as ImportReport
+from .ingesting import DocumentSource as DocumentSource
+from .ingesting import Ingest as Ingest
+from .ingesting import IngestedRun as IngestedRun
+from .ingesting import IngestReport as IngestReport
+from .ingesting import Message as Message
 from .interrupted import InterruptedRun as InterruptedRun
 from .interrupted import acquisition_name as acquisition_name
 from .interrupted import label_interrupted as label_interrupted
