@@ -117,8 +117,9 @@ class Journal:
         except OSError as error:
             why = os.strerror(error.errno or 0)
             raise DatabaseWriteError(
-                f"a {name!r} document is lost: the database did not take it ({reason}) "
-                f"and neither did {str(self.path)!r}: {why}; free some space",
+                f"a {_name(name)!r} document is lost: the database did not take it "
+                f"({reason}) and neither did {str(self.path)!r}: {why}; "
+                "free some space",
                 errno=error.errno,
                 filename=str(self.path),
             ) from error
@@ -282,9 +283,20 @@ def _entry(line: bytes, start: int) -> Entry:
 def _encode(entry: Mapping[str, Any]) -> bytes:
     try:
         return encode(entry).encode()
-    except DocumentError:
-        # It contains itself, or is nested hundreds of levels deep.
-        return encode({**entry, "doc": {"repr": _short(entry["doc"])}}).encode()
+    except Exception:
+        # It contains itself, is nested hundreds of levels deep, or raises when it is
+        # looked at.
+        return encode(
+            {
+                **entry,
+                "name": _name(entry["name"]),
+                "doc": {"repr": _short(entry["doc"])},
+            }
+        ).encode()
+
+
+def _name(name: Any) -> str:
+    return name if isinstance(name, str) else _short(name)
 
 
 def _short(value: Any) -> str:

@@ -55,7 +55,7 @@ NAMES = frozenset(
     }
 )
 # What a document that lacks something, or has it in another type, makes of our code.
-MALFORMED = (
+_MALFORMED = (
     DocumentError,
     IntegrityError,
     KeyError,
@@ -64,7 +64,13 @@ MALFORMED = (
     IndexError,
     ArithmeticError,
     ValueError,
+    RecursionError,
 )
+
+
+def is_malformed(error: Exception) -> bool:
+    """Say whether a document is to blame that it could not be stored."""
+    return isinstance(error, _MALFORMED)
 
 
 class DocumentRecorder:
@@ -286,7 +292,7 @@ class DocumentRecorder:
     def _failed(
         self, name: Any, doc: Any, run: RunRecorder | None, error: Exception
     ) -> None:
-        malformed = isinstance(error, MALFORMED)
+        malformed = is_malformed(error)
         if self.on_error == "raise":
             if isinstance(error, BeamtimeError):
                 raise error
@@ -317,7 +323,8 @@ class DocumentRecorder:
                 raise failure.cause from error
             if name == "stop" and run is not None and run.in_journal:
                 self._router.forget(run)
-        what = f"a {name} document" + (f" of run {run.uid}" if run else "")
+        kind = name if isinstance(name, str) else type(name).__name__
+        what = f"a {kind} document" + (f" of run {run.uid}" if run else "")
         if malformed:
             message = f"{what} is malformed and was put aside: {reason}"
         else:

@@ -25,6 +25,15 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 
+# Events that came after the end of their run were not counted then.
+_COUNT_ANEW = """
+UPDATE runs SET num_events = counted.number FROM (
+    SELECT streams.run_uid, count(*) AS number
+    FROM events JOIN streams ON streams.uid = events.stream_uid
+    GROUP BY streams.run_uid) AS counted
+WHERE counted.run_uid = runs.uid AND runs.num_events < counted.number"""
+
+
 @dataclass
 class RecoveryReport:
     """What :func:`recover` did."""
@@ -78,6 +87,8 @@ def recover(database: Database, progress: Progress | None = None) -> RecoveryRep
     report.interrupted = label_interrupted(database)
     _repair_stores(database, report, progress)
     _replay_journal(database, report, progress)
+    with database.inserting() as cursor:
+        cursor.execute(_COUNT_ANEW)
     return report
 
 

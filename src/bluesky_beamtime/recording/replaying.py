@@ -6,16 +6,17 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.failures import translate
 from bluesky_beamtime.database.kinds import is_mapping, is_number
 from bluesky_beamtime.database.run_recorder import RunRecorder
 from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
 from bluesky_beamtime.errors import DocumentError
 from bluesky_beamtime.recording import pages
 from bluesky_beamtime.recording.journal import Entry
-from bluesky_beamtime.recording.recorder import MALFORMED, NAMES
+from bluesky_beamtime.recording.recorder import NAMES, is_malformed
 
 # Rows on their way to a new place are up here meanwhile.
 _ASIDE = 2**50
@@ -173,7 +174,11 @@ class _Replaying:
         self._cursor.execute("SAVEPOINT entry")
         try:
             yield
-        except MALFORMED as error:
+        except Exception as error:
+            if type(error).__module__ == "sqlite3":
+                error = translate(cast("sqlite3.Error", error), self._database.path)
+            if not is_malformed(error):
+                raise
             self._cursor.execute("ROLLBACK TO entry")
             self._done.refused[entry] = str(error)
         else:
