@@ -41,7 +41,7 @@ from sqlalchemy import (
     cast as sql_cast,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.replica import tables
@@ -265,7 +265,9 @@ class Copier:
         try:
             with connection.begin_nested():
                 connection.execute(statement, values)
-        except (DataError, IntegrityError) as error:
+        except DBAPIError as error:
+            if not _is_refusal(error):
+                raise
             if len(values) > 1:
                 half = len(values) // 2
                 self._attempt(connection, table, values[:half], statement)
@@ -285,7 +287,9 @@ class Copier:
                     source=self._source,
                     time=time.time(),
                     table_name=table.name,
-                    row=orjson.dumps(values[0], default=repr).decode(),
+                    row=orjson.dumps(
+                        values[0], default=repr, option=orjson.OPT_NON_STR_KEYS
+                    ).decode(),
                     reason=clean(reason),
                 )
             )
@@ -374,10 +378,11 @@ class Copier:
         alike = and_(
             table.c.name == values["name"],
             table.c.email.is_not_distinct_from(values["email"]),
-            or_(table.c.orcid.is_(None), literal(values["orcid"]).is_(None)),
         )
         if values["orcid"] is not None:
-            alike = or_(table.c.orcid == values["orcid"], alike)
+            alike = or_(
+                table.c.orcid == values["orcid"], and_(alike, table.c.orcid.is_(None))
+            )
         found = connection.execute(
             select(table.c.id)
             .where(alike)
@@ -591,6 +596,17 @@ class Copier:
 
 
 # --------------------------------------------------------------------------- helpers
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Say whether the server refuses a row, whenever it is asked."""
+    # Values, references, limits such as that of an index.
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return isinstance(error, (DataError, IntegrityError)) or state[:2] in (
+        "22",
+        "23",
+        "54",
+    )
 
 
 def clean(value: Any) -> Any:

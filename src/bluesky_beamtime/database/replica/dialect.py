@@ -13,6 +13,8 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.functions import Function
 
+from bluesky_beamtime.database import schema
+
 # A document that PostgreSQL cannot take apart (a NUL in a text) is not found, and does
 # not make a search fail. Paths are SQLite's: $."optics"."energy"
 FUNCTIONS = (
@@ -77,7 +79,11 @@ def speak_postgresql(engine: Engine) -> Engine:
                 value = self.process(right, **kw)
                 return f"{self.process(left, **kw)} = to_jsonb({value})"
             usually: Any = usual.visit_binary
-            return usually(self, binary, *args, **kw)
+            said: str = usually(self, binary, *args, **kw)
+            if left is schema.run_texts.c.text:
+                # SQLite's LIKE ignores the case of ASCII letters.
+                said = said.replace(" LIKE ", " ILIKE ", 1)
+            return said
 
         def _matches(self, phrases: Any, **kw: Any) -> str:
             """Return "each phrase stands in the text", upper or lower case."""

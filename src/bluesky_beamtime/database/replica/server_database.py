@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bluesky_beamtime.database.replica.server import Server, check, limited
 from bluesky_beamtime.errors import (
     BeamtimeFileError,
     DatabaseError,
+    QueryError,
     ReadOnlyError,
     ServerError,
     StoreReadError,
@@ -57,6 +58,7 @@ class ServerDatabase(Database):
         self.path = Path(server.name)
         self.mode = "r"
         self.durability = "kill"
+        self.readable = None
         self._engine = speak_postgresql(server.engine(pooled=True))
         self._closed = False
         self._store = FarStore(server.name)
@@ -173,6 +175,45 @@ class ServerDatabase(Database):
             lists = connection.execute(select(tables.sources.c.journaled)).scalars()
             return frozenset(uid for each in lists for uid in orjson.loads(each))
 
+    def ask(self, query: str, parameters: Any = ()) -> tuple[list[str], list[Any]]:
+        """Return column names and rows of one SQL statement; it can change nothing.
+
+        Parameters
+        ----------
+        query
+            One statement in PostgreSQL's SQL.
+        parameters
+            Values for its ``?``, or by name for its ``:name``.
+
+        Raises
+        ------
+        QueryError
+            The statement is wrong, or it would change something.
+        """
+        values, sql = _bind(query, parameters)
+        with self.reading() as lent:
+            driver: Any = lent.connection.driver_connection
+            try:
+                with driver.cursor() as cursor:
+                    cursor.execute("BEGIN READ ONLY")
+                    try:
+                        # What is prepared is one statement: none can end this one's
+                        # transaction and go on.
+                        cursor.execute(sql, values, prepare=True)
+                        if cursor.description is None:
+                            raise QueryError(f"{query!r:.200} is no question")
+                        columns = [column.name for column in cursor.description]
+                        return columns, cursor.fetchall()
+                    finally:
+                        cursor.execute("ROLLBACK")
+            except _driver_error() as error:
+                if driver.closed:
+                    raise ServerError(f"{self.server}: the server is away") from None
+                reason = str(error).partition("\n")[0]
+                raise QueryError(
+                    f"PostgreSQL does not answer {query!r:.200}: {reason}"
+                ) from error
+
     def size(self) -> int | None:
         """Return what the database takes on the server, None if that is not told."""
         try:
@@ -190,6 +231,37 @@ class ServerDatabase(Database):
     def after_fork_in_child(self) -> None:
         """Let go of what the parent uses; the child connects anew when it needs to."""
         self._engine.dispose(close=False)
+
+
+def _driver_error() -> type[Exception]:
+    from psycopg import Error
+
+    return Error
+
+
+_PLACES = re.compile(r"('(?:[^']|'')*')|(\?)|(?<![:\w]):([A-Za-z_]\w*)")
+
+
+def _bind(query: str, parameters: Any) -> tuple[Any, str]:
+    """Return values and the query with the driver's own marks for them."""
+    named = isinstance(parameters, Mapping)
+
+    def mark(found: re.Match[str]) -> str:
+        if found[1] is not None:
+            return found[1].replace("%", "%%")
+        if found[2] is not None:
+            return "?" if named else "%s"
+        return f"%({found[3]})s" if named else found[0]
+
+    parts: list[str] = []
+    end = 0
+    for found in _PLACES.finditer(query):
+        parts += [query[end : found.start()].replace("%", "%%"), mark(found)]
+        end = found.end()
+    sql = "".join([*parts, query[end:].replace("%", "%%")])
+    values: Any = parameters if named else tuple(parameters)
+    # Without values the driver takes a percent sign for itself.
+    return (values, sql) if values else (None, query)
 
 
 class ServerJournals(JournalIndex):
