@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bluesky_beamtime.database import facts, rawsql
-from bluesky_beamtime.database.conditions import Moment, make_conditions
+from bluesky_beamtime.database.conditions import (
+    Moment,
+    make_conditions,
+    words_in_metadata,
+)
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.index_follower import IndexFollower
 from bluesky_beamtime.database.integrity import VerifyReport, verify
@@ -540,23 +544,21 @@ class Beamtime:
         ValueError, TypeError
             Nothing can be searched like that; the message says what can.
         """
-        return Runs(
-            self._database,
-            self._journal,
-            make_conditions(
-                plan_name=plan_name,
-                sample=sample,
-                since=since,
-                until=until,
-                text=text,
-                tags=tags,
-                starred=starred,
-                proposal=proposal,
-                user=user,
-                exit_status=exit_status,
-                metadata=metadata,
-            ),
+        conditions = make_conditions(
+            plan_name=plan_name,
+            sample=sample,
+            since=since,
+            until=until,
+            text=text,
+            tags=tags,
+            starred=starred,
+            proposal=proposal,
+            user=user,
+            exit_status=exit_status,
+            metadata=metadata,
         )
+        conditions += words_in_metadata(metadata)
+        return Runs(self._database, self._journal, conditions)
 
     def import_documents(
         self,

@@ -20,7 +20,12 @@ from sqlalchemy import (
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.encoding import encode
-from bluesky_beamtime.database.fulltext import FullText, clean, contains
+from bluesky_beamtime.database.fulltext import (
+    NOT_SEARCHED,
+    FullText,
+    clean,
+    contains,
+)
 from bluesky_beamtime.database.kinds import is_integer
 from bluesky_beamtime.database.people import Person, check_orcid, find_orcid
 from bluesky_beamtime.database.samples import SampleMetadata
@@ -155,6 +160,23 @@ def _before(until: Moment) -> ColumnElement[bool]:
 # ---------------------------------------------------------------------------- content
 
 
+def words_in_metadata(metadata: Mapping[str, Any]) -> list[Condition]:
+    """Return what runs with such metadata are found by in the full-text index.
+
+    It holds for every run for which the metadata hold, and for a few others: a million
+    documents need not be looked at one by one. Only for tables whose texts were written
+    by :mod:`~bluesky_beamtime.database.texts`.
+    """
+    return [
+        contains(clean(value)[:_LONGEST_WORD])
+        for key, value in metadata.items()
+        if isinstance(value, str) and len(value) >= 3 and key not in NOT_SEARCHED
+    ]
+
+
+_LONGEST_WORD = 40
+
+
 def _metadata_is(key: str, value: Any) -> ColumnElement[bool]:
     """Return "the start document says so"; dots lead into nested mappings."""
     parts = key.split(".")
@@ -162,6 +184,8 @@ def _metadata_is(key: str, value: Any) -> ColumnElement[bool]:
     if key == "scan_id" and is_integer(value) and int(value) in _INT64:
         # The column has an index; the document decides.
         return and_(schema.runs.c.scan_id == int(value), nested)
+    if key == "uid" and isinstance(value, str):
+        return schema.runs.c.uid == clean(value)
     # A key may contain dots itself.
     return nested if len(parts) == 1 else or_(nested, _value_is([key], value))
 
@@ -176,7 +200,10 @@ def _value_is(parts: Sequence[str], value: Any) -> ColumnElement[bool]:
     if isinstance(value, bool):
         return func.json_type(start, path) == ("true" if value else "false")
     kind: ColumnElement[str] = func.json_type(start, path)
-    if isinstance(value, str):
+    if isinstance(value, str) and "\0" in value:
+        # SQLite's text ends there; its JSON does not.
+        return start.op("->")(path) == encode(value)
+    if isinstance(value, str) and clean(value) == value:
         return and_(found == value, kind == "text")
     if isinstance(value, int) and value not in _INT64:
         return found == func.json(literal(encode(value)))

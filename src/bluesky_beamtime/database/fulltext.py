@@ -24,6 +24,9 @@ from sqlalchemy import (
 
 from bluesky_beamtime.database import schema
 
+NOT_SEARCHED = frozenset({"uid", "time"})
+"""Keys of a start document whose values are in no text."""
+
 _SHORTEST = 3
 _runs, _texts = schema.runs, schema.run_texts
 _index = table("run_texts_fts", column("rowid"))

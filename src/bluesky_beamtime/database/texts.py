@@ -20,7 +20,7 @@ from sqlalchemy.dialects import sqlite
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.decoding import decode
-from bluesky_beamtime.database.fulltext import clean
+from bluesky_beamtime.database.fulltext import NOT_SEARCHED, clean
 from bluesky_beamtime.database.kinds import is_array, is_mapping
 from bluesky_beamtime.database.labels import read_tags
 from bluesky_beamtime.database.notes import read_notes
@@ -29,7 +29,6 @@ from bluesky_beamtime.database.samples import SampleMetadata, sample_at
 
 _runs, _texts = schema.runs, schema.run_texts
 
-_NOT_SEARCHED = frozenset({"uid", "time"})
 _MOST_NUMBERS = 200
 """Numbers of a start document; a list of ten thousand positions finds nothing."""
 _DEEPEST = 50
@@ -81,7 +80,7 @@ def _lines_of(start: Mapping[str, Any]) -> dict[str, None]:
     lines: dict[str, None] = {}
     numbers = 0
     for key, value in start.items():
-        if key in _NOT_SEARCHED:
+        if key in NOT_SEARCHED:
             continue
         for word in _words(value, 0):
             if isinstance(word, _Number):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bluesky_beamtime import Beamtime
 from bluesky_beamtime.database import Database, Run, Runs
 from bluesky_beamtime.database.conditions import make_conditions
 
@@ -66,6 +67,27 @@ def test_any_text_is_found_and_no_other(record, runs, text) -> None:
     assert search(runs, text) == ["a"]
     assert search(runs, text[1:-1] or text) == ["a"]
     assert search(runs, f"{text}!") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*TEXTS, "", "a", "ab", "x" * 5000, "\n\n\n", " a ", '"""', "a" * 40 + "ü"],
+)
+def test_a_key_is_found_by_any_value(tmp_path, text) -> None:
+    """Values of keys are looked up among the texts first."""
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        for uid, value in (("a", text), ("b", text + "!"), ("c", f"!{text}")):
+            said = {"deep": {"x.y": [value]}, "map": {"value": value}}
+            beamtime(*start(uid, purpose=value, **said))
+        for found in (
+            beamtime.search(purpose=text),
+            beamtime.search(**{"map.value": text}),
+            beamtime.search(purpose=text, text=text),
+            beamtime.search(purpose=text, uid="a"),
+        ):
+            assert [run.uid for run in found] == ["a"]
+        assert not beamtime.search(purpose=text, uid="b")
+        assert not beamtime.search(purpose=text.swapcase() + "?")
 
 
 @pytest.mark.parametrize(
