@@ -7,11 +7,13 @@ both kinds of file in the same words.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 from bluesky_beamtime.database.failures import translate
 from bluesky_beamtime.errors import (
@@ -177,6 +179,8 @@ def writing_index(
             "make it first, or check the path"
         )
     try:
+        if not path.exists():
+            _create_file(path)
         connection = sqlite3.connect(
             path, timeout=timeout, isolation_level=None, check_same_thread=False
         )
@@ -201,6 +205,29 @@ def writing_index(
         raise
     except sqlite3.Error as error:
         raise translate(error, path) from error
+
+
+def _create_file(path: Path) -> None:
+    """Make an index under another name first: readers never see half of one."""
+    made = path.with_name(f".{path.name}.{uuid4().hex[:12]}")
+    try:
+        connection = sqlite3.connect(made, isolation_level=None)
+        try:
+            connection.execute("BEGIN")
+            _create_tables(connection)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            pass  # somebody else was as quick
+        except OSError:
+            # A disk without links.
+            if not path.exists():
+                os.rename(made, path)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:
