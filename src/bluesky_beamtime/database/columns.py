@@ -29,7 +29,7 @@ class Column:
     dims: tuple[str, ...]
     """Names of the axes behind that of the events."""
     values: Any
-    """NumPy array, or dask array for what is read on demand."""
+    """NumPy array, or a lazy one for what is read on demand."""
 
 
 def make_column(
@@ -37,6 +37,8 @@ def make_column(
     values: Sequence[Any] | NDArray[Any],
     data_key: Mapping[str, Any],
     store: Path,
+    *,
+    dask: bool = True,
 ) -> Column:
     """Return the values of one key, one for each event.
 
@@ -51,13 +53,16 @@ def make_column(
         What the descriptor says of it.
     store
         Root of the Zarr store, for arrays.
+    dask
+        Give arrays of the store as dask arrays; else as something for xarray that reads
+        what is indexed.
     """
     if isinstance(values, np.ndarray):
         return Column((), _of_one_type(values, data_key))
     present = [value for value in values if value is not MISSING and value is not None]
     kinds = set(map(type, present))
     if kinds == {ArrayReference} and len(present) == len(values):
-        return _references(key, present, data_key, store)
+        return _references(key, present, data_key, store, dask=dask)
     if kinds <= {int, float, bool, complex}:
         return Column((), _numbers(values, kinds, data_key, len(present)))
     if kinds == {str}:
@@ -199,17 +204,39 @@ def _references(
     references: Sequence[ArrayReference],
     data_key: Mapping[str, Any],
     store: Path,
+    *,
+    dask: bool,
 ) -> Column:
     """Return arrays of the Zarr store, read on demand if they have one shape."""
-    paths = list(dict.fromkeys(reference.path for reference in references))
+    frames = referenced_frames(references, store)
+    if frames is None:
+        return Column((), _objects(references, store))
+    dims = frame_dims(key, frames.ndim - 1, data_key.get("dims"))
+    return Column(dims, frames.lazy(key) if dask else frames.indexed())
+
+
+def referenced_frames(
+    references: Sequence[Any] | NDArray[Any], store: Path
+) -> RowFrames | None:
+    """Return arrays of the Zarr store as one, None if they have not one shape.
+
+    Parameters
+    ----------
+    references
+        One for each event.
+    store
+        Root of the store.
+    """
+    known = [value for value in references if isinstance(value, ArrayReference)]
+    if not known or len(known) != len(references):
+        return None
+    paths = list(dict.fromkeys(reference.path for reference in known))
     sources = [open_referenced(store, path) for path in paths]
     if len({tuple(source.shape[1:]) for source in sources}) > 1:
-        return Column((), _objects(references, store))
+        return None
     numbers = {path: number for number, path in enumerate(paths)}
-    frames = RowFrames(
+    return RowFrames(
         sources,
-        np.array([numbers[reference.path] for reference in references], np.int64),
-        np.array([reference.index for reference in references], np.int64),
+        np.array([numbers[reference.path] for reference in known], np.int64),
+        np.array([reference.index for reference in known], np.int64),
     )
-    dims = frame_dims(key, frames.ndim - 1, data_key.get("dims"))
-    return Column(dims, frames.lazy(key))

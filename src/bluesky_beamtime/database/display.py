@@ -71,6 +71,32 @@ def run_html(run: Run) -> str:
     return f"<div style='display:flex;gap:1em'><table>{rows}</table>{image}</div>"
 
 
+def stream_html(stream: Stream) -> str:
+    """Return a table of a stream's fields: what they are, their units and shape."""
+    head = ("field", "dtype", "units", "shape", "source")
+    lines = [
+        (
+            name,
+            key.get("dtype_numpy") or key.get("dtype"),
+            key.get("units"),
+            " × ".join(map(str, key.get("shape") or ())),
+            key.get("source"),
+        )
+        for name, key in stream.data_keys.items()
+    ]
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td>{html.escape(str(c)) if c else ''}</td>" for c in line)
+        + "</tr>"
+        for line in lines
+    )
+    title = html.escape(
+        f"{stream.run.label}, stream {stream.name!r}: {stream.num_events} events"
+    )
+    columns = "".join(f"<th>{name}</th>" for name in head)
+    return f"<p>{title}</p><table><tr>{columns}</tr>{rows}</table>"
+
+
 def _picture(run: Run) -> str | None:
     """Return a small PNG of the newest frame, or of the first curve."""
     if "primary" not in run:

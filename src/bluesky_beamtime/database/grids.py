@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Start = Mapping[str, Any]
 
 
-def to_grid(start: Start, stream: str, dataset: xr.Dataset) -> xr.Dataset:
+def to_grid(
+    start: Start, stream: str, dataset: xr.Dataset, *, fill: Any = None
+) -> xr.Dataset:
     """Return a Dataset with one dimension per axis of the scan.
 
     Parameters
@@ -30,14 +32,16 @@ def to_grid(start: Start, stream: str, dataset: xr.Dataset) -> xr.Dataset:
         Name of the stream.
     dataset
         What :meth:`Stream.read` returned.
+    fill
+        What stands in the variables where nothing was measured; by default NaN.
 
     Returns
     -------
     xarray.Dataset
         The axes' coordinates are the mean readings along each axis; where nothing was
         measured, what the plan intended. The readings themselves are the variables
-        ``<motor>_readback``. Integers become floats if a point is missing, and
-        ``seq_num`` is 0 there.
+        ``<motor>_readback``. Integers become floats if a point is missing and no
+        ``fill`` is given; ``seq_num`` is 0 and ``measured`` is False there.
 
     Raises
     ------
@@ -76,12 +80,13 @@ def to_grid(start: Start, stream: str, dataset: xr.Dataset) -> xr.Dataset:
         name = f"{key}_readback" if key in motors else str(key)
         dims = (*names, *map(str, variable.dims[1:]))
         data = cast("Any", variable).data
-        values = _spread(data, rows, shape)
+        values = _spread(data, rows, shape, fill)
         variables[name] = (dims, values, variable.attrs)
     seq_nums = np.where(
         rows < 0, 0, dataset["seq_num"].values[rows] if len(cells) else 0
     )
     coordinates["seq_num"] = (names, seq_nums.reshape(shape))
+    coordinates["measured"] = (names, (rows >= 0).reshape(shape))
     times = _spread(dataset["time"].values, rows, shape)
     coordinates["time"] = (names, times, dataset["time"].attrs)
     frame_times = [str(key) for key in dataset.coords if f"{key}".endswith("_time")]
@@ -156,18 +161,37 @@ def _cells(
     return np.where(inside, flat, -1)
 
 
-def _spread(values: Any, rows: NDArray[np.intp], shape: tuple[int, ...]) -> Any:
+def axis_fields(start: Start) -> list[str]:
+    """Return the fields that a scan's axes are made of, as its hints say."""
+    hints = start.get("hints")
+    dimensions = hints.get("dimensions") if is_mapping(hints) else None
+    found: list[str] = []
+    for dimension in dimensions if is_list(dimensions) else ():
+        if is_list(dimension) and len(dimension) == 2 and is_list(dimension[0]):
+            found += [str(field) for field in dimension[0]]
+    return found
+
+
+def _spread(
+    values: Any, rows: NDArray[np.intp], shape: tuple[int, ...], fill: Any = None
+) -> Any:
     """Return ``values`` with their first axis spread over the grid."""
     missing = bool((rows < 0).any())
     rest = tuple(values.shape[1:])
     if not missing:
         return values[rows].reshape(shape + rest)
-    if values.dtype.kind in "OUSb":
-        fill: Any = None
-        dtype: np.dtype[Any] = np.dtype(object)
+    dtype: np.dtype[Any] = values.dtype
+    if fill is not None:
+        # A fill that the type cannot hold widens it.
+        with np.errstate(invalid="ignore"):
+            kept = np.array(fill).astype(dtype, casting="unsafe")
+        if not bool(np.all(kept == np.array(fill))):
+            dtype = np.result_type(dtype, np.array(fill).dtype)
+    elif dtype.kind in "OUSb":
+        dtype = np.dtype(object)
     else:
         fill = np.nan
-        dtype = np.result_type(values.dtype, np.float32)
+        dtype = np.result_type(dtype, np.float32)
     if is_array(values):
         padded = np.full((len(values) + 1, *rest), fill, dtype)
         padded[:-1] = values

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.database.columns import Column, make_column
+from bluesky_beamtime.database.columns import (
+    Column,
+    make_column,
+    referenced_frames,
+)
 from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.database.event_table import EventTable
 from bluesky_beamtime.database.external import FrameRows, frame_rows
-from bluesky_beamtime.database.rowframes import frame_dims
-from bluesky_beamtime.errors import BeamtimeWarning, RunNotFoundError, StorageError
+from bluesky_beamtime.database.rowframes import RowFrames, frame_dims
+from bluesky_beamtime.errors import (
+    BeamtimeWarning,
+    DocumentError,
+    RunNotFoundError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,7 +43,9 @@ class StreamReading:
         *,
         scalars: bool = False,
         part: Literal["data", "timestamps"] = "data",
+        dask: bool = True,
     ) -> None:
+        self._dask = dask
         self._stream = stream
         self._database = stream.run.database
         self._uids = [uid for uid, _ in stream.descriptor_rows()]
@@ -154,6 +165,7 @@ class StreamReading:
                 self._events.values((self._part, key), self._seq_nums),
                 self._data_keys[key],
                 self._database.store,
+                dask=self._dask,
             )
             for key in self._in_events
         }
@@ -183,8 +195,28 @@ class StreamReading:
             data_key.get("dims"),
             per_row=frames.per_row is not None,
         )
-        values = frames[:] if frames.ndim == 1 else frames.lazy(key)
-        return Column(dims, values)
+        if frames.ndim == 1:
+            return Column(dims, frames[:])
+        return Column(dims, frames.lazy(key) if self._dask else frames.indexed())
+
+    def frames(self, key: str) -> RowFrames:
+        """Return the frames of a field as an array that reads what is indexed.
+
+        Raises
+        ------
+        DocumentError
+            The field has no frames, or they have not one shape.
+        """
+        if key in self._frames:
+            return self._frames[key].frames(self._seq_nums, self._data_keys[key])
+        values = self._events.values((self._part, key), self._seq_nums)
+        frames = referenced_frames(values, self._database.store)
+        if frames is None:
+            raise DocumentError(
+                f"{self._stream.run.label}: the values of {key!r} are no frames of one "
+                "shape; read() has them"
+            )
+        return frames
 
     def _is_frame_time(self, key: str) -> bool:
         """Say whether a field holds the times of another field's frames."""

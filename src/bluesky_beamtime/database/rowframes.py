@@ -128,6 +128,38 @@ class RowFrames:
             meta=np.empty((0,) * self.ndim, self.dtype),
         )
 
+    def indexed(self) -> Any:
+        """Return an array for xarray that reads what is indexed, without dask."""
+        from xarray.backends import BackendArray
+        from xarray.core import indexing
+
+        frames = self
+
+        class Indexed(BackendArray):
+            shape = frames.shape
+            dtype = frames.dtype
+
+            def __getitem__(self, key: Any) -> Any:
+                tools: Any = indexing
+                return tools.explicit_indexing_adapter(
+                    key, self.shape, tools.IndexingSupport.OUTER_1VECTOR, frames.outer
+                )
+
+        return indexing.LazilyIndexedArray(Indexed())
+
+    def outer(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Read rows; each index cuts the axis at its own place.
+
+        Parameters
+        ----------
+        key
+            Integers, slices, and at most one vector of integers.
+        """
+        first, *rest = key
+        values = self[np.arange(len(self))[first]]
+        leading = () if np.ndim(np.arange(len(self))[first]) == 0 else (slice(None),)
+        return values[(*leading, *rest)]
+
 
 def frame_dims(
     key: str, rank: int, declared: Any = None, *, per_row: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import func, select
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from bluesky_beamtime.database.rowframes import RowFrames
     from bluesky_beamtime.database.runs import Run
 
 
@@ -73,6 +74,17 @@ class Stream:
         return settings
 
     @property
+    def configuration_units(self) -> dict[str, dict[str, str]]:
+        """Units of the settings that have some, ``{device: {field: unit}}``."""
+        units: dict[str, dict[str, str]] = {}
+        for descriptor in self.descriptors:
+            for device, configuration in descriptor.get("configuration", {}).items():
+                for field, key in configuration.get("data_keys", {}).items():
+                    if isinstance(key.get("units"), str):
+                        units.setdefault(device, {})[field] = key["units"]
+        return units
+
+    @property
     def num_events(self) -> int:
         """Events so far; of a stream that only has frames, rows of frames."""
         uids = [uid for uid, _ in self.descriptor_rows()]
@@ -108,7 +120,12 @@ class Stream:
 
     # ---------------------------------------------------------------------- reading
 
-    def read(self, fields: Iterable[str] | str | None = None) -> xr.Dataset:
+    def read(
+        self,
+        fields: Iterable[str] | str | None = None,
+        *,
+        chunks: Literal["auto"] | None = "auto",
+    ) -> xr.Dataset:
         """Return the stream as a Dataset; frames are read when they are looked at.
 
         Parameters
@@ -116,6 +133,9 @@ class Stream:
         fields
             Names
             of the fields; by default all that can be read.
+        chunks
+            ``"auto"`` gives frames as dask arrays, blocks of a few frames each; None
+            without dask, as arrays that read what is indexed.
 
         Returns
         -------
@@ -139,7 +159,33 @@ class Stream:
             of a field that was asked for cannot be read. Those that nobody asked for
             by name are left out with a warning.
         """
-        return StreamReading(self, fields).dataset()
+        return StreamReading(self, fields, dask=chunks is not None).dataset()
+
+    def frames(self, field: str) -> RowFrames:
+        """Return the frames of a field as a lazy array: indexing it reads frames.
+
+        Parameters
+        ----------
+        field
+            Name of a camera, or of a field with arrays.
+
+        Returns
+        -------
+        RowFrames
+            Has ``shape`` (events first), ``dtype`` and ``len``; what indexing returns
+            is a NumPy array. Row ``n`` belongs to row ``n`` of :meth:`read`
+            of this field.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is no field of this name.
+        DocumentError
+            The field has no frames, or they have not one shape.
+        StorageError
+            They cannot be read.
+        """
+        return StreamReading(self, [field]).frames(field)
 
     def to_pandas(self, fields: Iterable[str] | str | None = None) -> pd.DataFrame:
         """Return a table of the fields with one value per event, by ``seq_num``.
@@ -176,15 +222,34 @@ class Stream:
         """
         return StreamReading(self, None, scalars=True, part="timestamps").timestamps()
 
-    def to_grid(self, fields: Iterable[str] | str | None = None) -> xr.Dataset:
+    def to_grid(
+        self, fields: Iterable[str] | str | None = None, *, fill: Any = None
+    ) -> xr.Dataset:
         """Return a grid scan with one dimension per axis instead of ``time``.
 
-        Points that were
-        not measured (yet) are NaN. See :func:`bluesky_beamtime.database.grids.to_grid`.
-        """
-        from bluesky_beamtime.database.grids import to_grid
+        Parameters
+        ----------
+        fields
+            Names of the fields; by default all that can be read. The motors are those
+            of the plan, whether they are among them or not.
+        fill
+            What stands where nothing was measured (yet), such as 0 or -1, so that
+            integers stay integers; by default NaN. The coordinate ``measured`` says
+            where there is a measurement.
 
-        return to_grid(self.run.start, self.name, self.read(fields))
+        See Also
+        --------
+        bluesky_beamtime.database.grids.to_grid : What the axes and coordinates are.
+        """
+        from bluesky_beamtime.database.grids import axis_fields, to_grid
+
+        start = self.run.start
+        wanted = fields
+        if fields is not None:
+            named = [fields] if isinstance(fields, str) else list(fields)
+            axes = [field for field in axis_fields(start) if field in self]
+            wanted = list(dict.fromkeys([*named, *axes]))
+        return to_grid(start, self.name, self.read(wanted), fill=fill)
 
     def plot(self, field: str | None = None, *, axes: Any = None) -> Any:
         """Draw the newest frame of a field, or its values against the first motor.
@@ -217,3 +282,8 @@ class Stream:
         keys = ", ".join(self.data_keys)
         what = "event" if count == 1 else "events"
         return f"<Stream {self.name!r} of {self.run.label}: {count} {what}, {keys}>"
+
+    def _repr_html_(self) -> str:
+        from bluesky_beamtime.database.display import stream_html
+
+        return stream_html(self)

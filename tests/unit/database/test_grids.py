@@ -182,3 +182,25 @@ def test_an_empty_scan_is_an_empty_grid() -> None:
     grid = to_grid(start, "primary", dataset.isel(time=slice(0, 0)))
     assert np.isnan(grid["det"]).all()
     np.testing.assert_allclose(grid["m1"], [10.0, 10.5, 11.0])
+
+
+@pytest.mark.parametrize(("fill", "dtype"), [(-1, np.int64), (0.5, np.float64)])
+def test_missing_points_hold_what_is_asked_for(fill: Any, dtype: Any) -> None:
+    start, dataset = scan((3, 4), (False, True), count=5)
+    grid = to_grid(start, "primary", dataset, fill=fill)
+    assert grid["number"].dtype == dtype
+    measured = grid["measured"].values
+    assert int(measured.sum()) == 5
+    assert set(grid["number"].values[~measured].tolist()) == {fill}
+    assert sorted(grid["number"].values[measured].tolist()) == [0, 1, 2, 3, 4]
+    assert np.isnan(grid["time"].values[~measured]).all()
+    default = to_grid(start, "primary", dataset)
+    np.testing.assert_array_equal(default["measured"], measured)
+    assert np.isnan(default["number"].values[~measured]).all()
+
+
+def test_nan_is_no_integer() -> None:
+    start, dataset = scan((4,), (False,), count=2)
+    grid = to_grid(start, "primary", dataset, fill=float("nan"))
+    assert grid["number"].dtype == np.float64
+    assert np.isnan(grid["number"].values[2:]).all()
