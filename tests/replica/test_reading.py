@@ -83,7 +83,7 @@ def test_uids_that_begin_alike(kept) -> None:
     assert reader["aA"].uid == "aA-3"
     assert reader["ab"].uid == "ab-4"
     assert reader["é"].uid == "é-5"
-    with pytest.raises(RunNotFoundError, match="aa-2.*aa-1|aa-1.*aa-2"):
+    with pytest.raises(RunNotFoundError, match=r"aa-2.*aa-1|aa-1.*aa-2"):
         reader["aa"]
 
 

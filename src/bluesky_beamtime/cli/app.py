@@ -457,6 +457,36 @@ def pack(file: File) -> None:
     pack_runs(file)
 
 
+@app.command()
+def replicate(
+    file: File,
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="Such as postgresql://user@host/database."),
+    ],
+    frames: Annotated[
+        str | None,
+        typer.Option("--frames", help="Copy frames too, such as to s3://bucket."),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0, help="Give up after so many seconds."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Copy a beamtime to a PostgreSQL server; what is there already is not sent again.
+
+    The exit status is 3 when something is still missing there.
+    """
+    from bluesky_beamtime.cli.replicating import replicate as copy
+
+    ok = copy(file, url, frames=frames, follow=follow, timeout=timeout, json=json)
+    raise typer.Exit(0 if ok else INCOMPLETE)
+
+
 def main() -> None:
     """Run the command; an error is one line on standard error and exit status 1."""
     try:

@@ -34,7 +34,7 @@ def reserve_scan_id(database: Database, at_least: int = 0) -> int:
         The number could not be reserved.
     """
     with database.writing() as connection:
-        known = [last_scan_id(connection)]
+        known = [_largest(connection)]
         if at_least < _LARGEST:
             known.append(at_least)
         number = max(known) + 1
@@ -47,10 +47,32 @@ def reserve_scan_id(database: Database, at_least: int = 0) -> int:
     return number
 
 
-def last_scan_id(connection: Connection) -> int:
+def _largest(connection: Connection) -> int:
     """Return the largest scan number that was reserved or recorded, 0 for none."""
     stored = connection.execute(select(meta.c.value).where(meta.c.key == _KEY)).scalar()
     recorded = connection.execute(
         select(func.max(runs.c.scan_id)).where(runs.c.scan_id < _LARGEST)
     ).scalar()
     return max(json.loads(stored) if stored else 0, recorded or 0)
+
+
+def raise_scan_id(database: Database, number: int) -> None:
+    """Let the next scan number be larger than ``number``; it never becomes smaller.
+
+    Raises
+    ------
+    DatabaseError
+        It could not be stored.
+    """
+    with database.writing() as connection:
+        stored = connection.execute(
+            select(meta.c.value).where(meta.c.key == _KEY)
+        ).scalar()
+        if number >= _LARGEST or (stored and json.loads(stored) >= number):
+            return
+        statement = insert(meta).values(key=_KEY, value=json.dumps(number))
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["key"], set_={"value": statement.excluded.value}
+            )
+        )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import numpy as np
@@ -63,8 +63,8 @@ class RemoteFrames:
         """
         try:
             if isinstance(key, (list, np.ndarray)):
-                wanted: Any = key
-                return np.asarray(self._array.oindex[np.asarray(wanted)])
+                wanted = np.asarray(cast("Any", key))
+                return np.asarray(self._array.oindex[wanted])
             return np.asarray(self._array[key])
         except StorageError:
             raise

@@ -15,27 +15,31 @@ from sqlalchemy.sql.functions import Function
 
 from bluesky_beamtime.database import schema
 
-# A document that PostgreSQL cannot take apart (a NUL in a text) is not found, and does
-# not make a search fail. Paths are SQLite's: $."optics"."energy"
+# PostgreSQL cannot take apart a document with a NUL in a text, which becomes ␀; what it
+# cannot take apart for another reason is not found, and does not make a search fail. Paths are SQLite's: $."optics"."energy"
 FUNCTIONS = (
     DDL(
+        "CREATE OR REPLACE FUNCTION beamtime_json(document text, path text) "
+        "RETURNS json LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$ "
+        "DECLARE keys text[] := "
+        "string_to_array(substr(path, 4, length(path) - 4), '\".\"'); "
+        "BEGIN RETURN document::json #> keys; EXCEPTION WHEN others THEN BEGIN "
+        "RETURN replace(document, '\\u0000', '\\u2400')::json #> keys; "
+        "EXCEPTION WHEN others THEN RETURN NULL; END; END $body$"
+    ),
+    DDL(
         "CREATE OR REPLACE FUNCTION json_extract(document text, path text) "
-        "RETURNS jsonb LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$ BEGIN "
-        "RETURN (document::json #> string_to_array("
-        "substr(path, 4, length(path) - 4), '\".\"'))::jsonb; "
-        "EXCEPTION WHEN others THEN RETURN NULL; END $body$"
+        "RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS "
+        "$body$ SELECT beamtime_json(document, path)::jsonb $body$"
     ),
     DDL(
         "CREATE OR REPLACE FUNCTION json_type(document text, path text) "
         "RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $body$ "
-        "DECLARE found json; BEGIN "
-        "found := document::json #> string_to_array("
-        "substr(path, 4, length(path) - 4), '\".\"'); "
+        "DECLARE found json := beamtime_json(document, path); BEGIN "
         "RETURN CASE json_typeof(found) "
         "WHEN 'string' THEN 'text' WHEN 'boolean' THEN found::text "
         "WHEN 'number' THEN CASE WHEN found::text ~ '[.eE]' THEN 'real' "
-        "ELSE 'integer' END ELSE json_typeof(found) END; "
-        "EXCEPTION WHEN others THEN RETURN NULL; END $body$"
+        "ELSE 'integer' END ELSE json_typeof(found) END; END $body$"
     ),
     # What full text is asked of: see the compiler below, and the index run_texts_words.
     DDL(

@@ -13,7 +13,11 @@ from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.replica.frames import FrameFollower
 from bluesky_beamtime.database.replica.numbers import ScanNumbers
-from bluesky_beamtime.database.replica.replicator import ReplicaProgress, Replicator
+from bluesky_beamtime.database.replica.replicator import (
+    ReplicaProgress,
+    Replicator,
+    describe,
+)
 from bluesky_beamtime.database.replica.server import Server
 from bluesky_beamtime.database.scan_ids import last_scan_id
 
@@ -95,8 +99,7 @@ class Following:
         """
         if self._numbers is None:
             return number
-        with self._database.reading() as connection:
-            number = max(number, last_scan_id(connection))
+        number = max(number, last_scan_id(self._database) or 0)
         reserved = self._numbers.reserve(number)
         if reserved is None:
             if not self._warned:
@@ -109,6 +112,16 @@ class Following:
             return number
         self._warned = False
         return reserved - 1
+
+    def describe(self) -> dict[str, Any]:
+        """Return how far it is as plain values, for JSON."""
+        facts = describe(self.progress)
+        if self.frames is not None:
+            frames = self.frames.progress
+            facts["frames"] = {"stores_behind": frames.behind, "bytes": frames.copied}
+            if facts["failure"] is None and frames.failure is not None:
+                facts["failure"] = str(frames.failure)
+        return facts
 
     def close(self, timeout: float = 3.0) -> None:
         """Copy the rest as far as that is possible in time, and stop."""
@@ -131,8 +144,3 @@ def announce(database: Database, server: Server) -> None:
                 f"recording into {database.path}, from where {server} follows",
                 file=sys.stderr,
             )
-
-
-def summary(following: Following | None) -> list[Any]:
-    """Return what a repr says of it."""
-    return [] if following is None else [f"replica {following.progress}"]

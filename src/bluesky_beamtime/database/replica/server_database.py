@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import orjson
@@ -259,7 +259,8 @@ def _bind(query: str, parameters: Any) -> tuple[Any, str]:
         parts += [query[end : found.start()].replace("%", "%%"), mark(found)]
         end = found.end()
     sql = "".join([*parts, query[end:].replace("%", "%%")])
-    values: Any = parameters if named else tuple(parameters)
+    given = cast("Any", parameters)
+    values: Any = given if named else tuple(given)
     # Without values the driver takes a percent sign for itself.
     return (values, sql) if values else (None, query)
 
