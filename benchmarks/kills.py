@@ -48,6 +48,8 @@ class Case:
     compression: str
     checksum: bool
     frames_per_shard: int | None = None
+    chunks: int | None = None
+    """Size of the chunks that each frame is cut into."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -58,12 +60,14 @@ class Case:
         }
         if self.mimetype == ZARR:
             options["frames_per_shard"] = self.frames_per_shard
+            options["chunks"] = self.chunks
         return options
 
 
 CASES = [
-    Case(ZARR, compression, checksum, frames)
-    for frames in (1, 7, 64, None)
+    Case(ZARR, compression, checksum, frames, chunks)
+    # Frames of 256 × 256 are 121 chunks of 24 × 24: their entries fill half a page.
+    for frames, chunks in ((1, None), (7, None), (64, None), (None, None), (16, 24))
     for compression in ("none", "lz4", "zstd")
     for checksum in (True, False)
 ] + [
@@ -233,8 +237,8 @@ def run(place: Path, kills: int, chance: random.Random) -> dict[Case, Count]:
     table: dict[Case, Count] = {}
     with killer(place) as kill:
         for number in range(kills):
-            # Few kills see every format and codec as well: 7 and 32 share no factor.
-            case = CASES[number * 7 % len(CASES)]
+            # Few kills see every format and codec as well: 31 and 38 share no factor.
+            case = CASES[number * 31 % len(CASES)]
             size = chance.choice((8, 64, 128, 256))
             folder = kill(number, case, size, chance.uniform(0, 0.2))
             found = examine(folder, number, case, size)
@@ -269,6 +273,7 @@ def main() -> None:
             checked = "crc32c" if case.checksum else "-"
             what = f"{case.mimetype[14:]}, {case.compression}, {checked}"
             what += f", {shard}" if case.mimetype == ZARR else ""
+            what += ", in chunks" if case.chunks else ""
         print(f"{what:44}", *(f"{getattr(count, name):13}" for name in names))
     for complaint in total.complaints:
         print(complaint)

@@ -129,15 +129,16 @@ def _kills(figures: Figures) -> str:
         kind = {"application/x-zarr": "Zarr", "application/x-hdf5": "HDF5"}
         key = (
             kind[row["mimetype"]],
-            row["compression"],
+            row["compression"] + (", in chunks" if row.get("chunks") else ""),
             "crc32c" if row["checksum"] else "none",
         )
         count = counts.setdefault(key, dict.fromkeys(names, 0))
         for name in names:
             count[name] += row[name]
-    counts[("**all**", "", "")] = figures["total"]
+    total = ("**all**", "", ""), figures["total"]
     rows = [
-        (*key, *(f"{count[name]}" for name in names)) for key, count in counts.items()
+        (*key, *(f"{count[name]}" for name in names))
+        for key, count in (*sorted(counts.items()), total)
     ]
     head = (
         *("format", "codec", "checksum", "kills", "within write"),
