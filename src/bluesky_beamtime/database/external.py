@@ -147,8 +147,9 @@ def frame_rows(
     by_key: dict[str, list[tuple[int, int, int, int]]] = {}
     for uid, start, stop, seq_start, seq_stop in rows:
         number = numbers.get(uid)
-        if number is not None:
-            count = min(stop - start, seq_stop - seq_start)
+        count = min(stop - start, seq_stop - seq_start)
+        # A datum without frames says nothing.
+        if number is not None and count > 0:
             by_key.setdefault(arrays[number].data_key, []).append(
                 (number, start, seq_start, count)
             )

@@ -168,3 +168,31 @@ def test_a_grid_of_one_field_has_its_axes(record) -> None:
     assert images.shape == (2, 3, 2, 3)
     np.testing.assert_array_equal(images[1, 2], frame(3))
     assert np.isnan(images[1, 0]).all()
+
+
+def test_a_datum_without_frames_says_nothing(record) -> None:
+    bundle = compose_run(metadata={})
+    keys = {"x": KEY, "cam": {**IMAGE, "external": "STREAM:"}}
+    stream = bundle.compose_descriptor(name="primary", data_keys=keys)
+    resource = bundle.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri="file://localhost/nowhere.h5",
+        data_key="cam",
+        parameters={},
+    )
+    datum = resource.compose_stream_datum(
+        seq_nums={"start": 1, "stop": 1},
+        indices={"start": 0, "stop": 0},
+        descriptor=stream.descriptor_doc,
+    )
+    event = stream.compose_event(data={"x": 1}, timestamps={"x": 1.0}, validate=False)
+    docs = [
+        ("start", bundle.start_doc),
+        ("descriptor", stream.descriptor_doc),
+        ("stream_resource", resource.stream_resource_doc),
+        ("stream_datum", datum),
+        ("event", event),
+    ]
+    dataset = record(docs).primary.read()
+    assert dataset["x"].values.tolist() == [1.0]
+    assert "cam" not in dataset
