@@ -16,7 +16,8 @@ from sqlalchemy.sql.functions import Function
 from bluesky_beamtime.database import schema
 
 # PostgreSQL cannot take apart a document with a NUL in a text, which becomes ␀; what it
-# cannot take apart for another reason is not found, and does not make a search fail. Paths are SQLite's: $."optics"."energy"
+# cannot take apart for another reason is not found, and does not make a search fail.
+# Paths are SQLite's: $."optics"."energy"
 FUNCTIONS = (
     DDL(
         "CREATE OR REPLACE FUNCTION beamtime_json(document text, path text) "

@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.uris import from_stored, is_relative
@@ -35,7 +35,8 @@ class Places:
         """
         if self.frames is None:
             return self.store.as_uri()
-        return f"{self.frames.rstrip('/')}/{self.name}"
+        scheme, separator, place = self.frames.rstrip("/").partition("://")
+        return f"{scheme}{separator}{quote(unquote(place))}/{self.name}"
 
     @property
     def name(self) -> str:
