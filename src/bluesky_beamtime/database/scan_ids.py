@@ -34,7 +34,7 @@ def reserve_scan_id(database: Database, at_least: int = 0) -> int:
         The number could not be reserved.
     """
     with database.writing() as connection:
-        known = [_largest(connection)]
+        known = [largest_scan_id(connection)]
         if at_least < _LARGEST:
             known.append(at_least)
         number = max(known) + 1
@@ -47,13 +47,19 @@ def reserve_scan_id(database: Database, at_least: int = 0) -> int:
     return number
 
 
-def _largest(connection: Connection) -> int:
+def largest_scan_id(connection: Connection) -> int:
     """Return the largest scan number that was reserved or recorded, 0 for none."""
     stored = connection.execute(select(meta.c.value).where(meta.c.key == _KEY)).scalar()
     recorded = connection.execute(
         select(func.max(runs.c.scan_id)).where(runs.c.scan_id < _LARGEST)
     ).scalar()
     return max(json.loads(stored) if stored else 0, recorded or 0)
+
+
+def last_scan_id(database: Database) -> int | None:
+    """Return the last number that was reserved or recorded, None if there is none."""
+    with database.reading() as connection:
+        return largest_scan_id(connection) or None
 
 
 def raise_scan_id(database: Database, number: int) -> None:

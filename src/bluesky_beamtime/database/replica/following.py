@@ -19,7 +19,7 @@ from bluesky_beamtime.database.replica.replicator import (
     describe,
 )
 from bluesky_beamtime.database.replica.server import Server
-from bluesky_beamtime.database.scan_ids import last_scan_id
+from bluesky_beamtime.database.scan_ids import largest_scan_id
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ class Following:
         """
         if self._numbers is None:
             return number
-        number = max(number, last_scan_id(self._database) or 0)
+        with self._database.reading() as connection:
+            number = max(number, largest_scan_id(connection))
         reserved = self._numbers.reserve(number)
         if reserved is None:
             if not self._warned:
