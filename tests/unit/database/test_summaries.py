@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,3 +219,30 @@ def test_counting_what_is_incomplete_looks_at_an_index(beamtime) -> None:
     query = "SELECT uid FROM runs WHERE exit_status = 'interrupted'"
     plan = beamtime.sql(f"EXPLAIN QUERY PLAN {query}").detail.tolist()
     assert plan == ["SEARCH runs USING INDEX runs_exit_status (exit_status=?)"]
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_summaries import Beamtime, FrameRun
+beamtime = Beamtime(Path(sys.argv[1]))
+run = FrameRun(beamtime, 1)
+run.write(3, received=3)
+run.stop()
+run.write(2, received=5)
+os._exit(0)
+"""
+
+
+def test_what_a_killed_process_did_not_count_is_counted(tmp_path) -> None:
+    path = tmp_path / "x.db"
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", KILLED, str(path), here]
+    subprocess.run(command, check=True, timeout=100)
+    with Beamtime(path, mode="r") as reader:
+        uid = reader[-1].uid
+        assert table(reader, uid) == account(3, received=3)
+    with Beamtime(path) as beamtime:
+        assert table(beamtime, uid) == account(5, received=5)
+        assert beamtime[-1].exit_status == "success"
