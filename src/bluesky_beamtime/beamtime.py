@@ -19,6 +19,7 @@ from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.index_follower import IndexFollower
 from bluesky_beamtime.database.integrity import VerifyReport, verify
 from bluesky_beamtime.database.journaled import JournalIndex
+from bluesky_beamtime.database.metadata import Metadata
 from bluesky_beamtime.database.migrating import Migration, migrate
 from bluesky_beamtime.database.notes import Note, add_note, read_notes
 from bluesky_beamtime.database.people import Person, all_people, one_or_several
@@ -335,6 +336,15 @@ class Beamtime:
         ``beamtime.samples["LaB6"].history``, ``beamtime.samples["LaB6"].runs``.
         """
         return Samples(self._database, self._journal)
+
+    @property
+    def md(self) -> Metadata:
+        """Metadata that a RunEngine adds to every run, kept in the file.
+
+        ``RE = RunEngine(beamtime.md)``: what is set is committed at once, survives a
+        crash, and is shared by all processes. Its ``scan_id`` never goes back.
+        """
+        return Metadata(self._database)
 
     @property
     def proposal(self) -> str | None:

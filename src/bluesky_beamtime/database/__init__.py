@@ -13,6 +13,7 @@ from .index_writer import IndexWriter as IndexWriter
 from .integrity import VerifyReport as VerifyReport
 from .integrity import verify as verify
 from .journaled import JournalIndex as JournalIndex
+from .metadata import Metadata as Metadata
 from .migrating import Migration as Migration
 from .migrating import migrate as migrate
 from .notes import Note as Note
