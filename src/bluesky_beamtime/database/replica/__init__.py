@@ -1,6 +1,7 @@
 """Beamtimes on a PostgreSQL server: following a file to one, and reading from one."""
 
 from .following import Following as Following
+from .frames import FrameProgress as FrameProgress
 from .local_server import PostgresTestServer as PostgresTestServer
 from .opening import OpenedServer as OpenedServer
 from .opening import open_server as open_server
