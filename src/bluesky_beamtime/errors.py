@@ -274,13 +274,13 @@ class MissingExtraError(BeamtimeError, ImportError):
     ----------
     purpose, package, extra : str
         What was asked for, what could not be imported, and the extra of this package
-        that brings it.
+        that brings it; empty for what another package asked for.
     """
 
-    def __init__(self, purpose: str, package: str, extra: str) -> None:
+    def __init__(self, purpose: str, package: str, extra: str = "") -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}: "
-            f"pip install 'bluesky-beamtime[{extra}]'"
+            f"pip install '{f'bluesky-beamtime[{extra}]' if extra else package}'"
         )
         self.purpose, self.package, self.extra = purpose, package, extra
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import Phase, settings
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -279,7 +281,11 @@ class WriterLife(RuleBasedStateMachine):
         source = self.pick(pick)
         if source is None:
             return
-        source.sink.set_attributes({"value": value})
+        if source.sink.closed:
+            with pytest.raises(SinkClosedError):
+                source.sink.set_attributes({"value": value})
+        else:
+            source.sink.set_attributes({"value": value})
 
     @rule(pick=PICKS, through_the_writer=st.booleans())
     def close(self, pick: int, through_the_writer: bool) -> None:

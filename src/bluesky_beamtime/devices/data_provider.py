@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ophyd_async.core import StreamableDataProvider
 from bluesky_beamtime.devices.accounting import FrameAccount
 from bluesky_beamtime.devices.datakeys import frame_dims, make_datakey
 from bluesky_beamtime.devices.progress import FrameCounter
-from bluesky_beamtime.errors import StorageError
+from bluesky_beamtime.errors import SinkClosedError, StorageError
 from bluesky_beamtime.storage import FrameSink, FrameStore
 
 _logger = logging.getLogger("bluesky_beamtime.devices")
@@ -187,7 +188,9 @@ class FrameDataProvider(StreamableDataProvider):
 
     def _account(self) -> None:
         counters = {**self.account.counters(), "written": self.rows}
-        self._image.set_attributes({"accounting": counters})
+        # A store that was aborted has closed the sink already.
+        with suppress(SinkClosedError):
+            self._image.set_attributes({"accounting": counters})
 
     # -------------------------------------------------------- the event loop
 

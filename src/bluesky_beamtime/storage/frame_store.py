@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bluesky_beamtime.storage.documents import quote_name
 from bluesky_beamtime.storage.layout import create_group
-from bluesky_beamtime.storage.metadata import STAGED, register_metadata
 from bluesky_beamtime.storage.paths import (
     AcquisitionPathProvider,
     PathProvider,
@@ -47,7 +46,8 @@ class FrameStore:
 
     Notes
     -----
-    Thread-safe. Stores of the same base share one writer.
+    Thread-safe. Stores of the same base share one writer. A context manager that
+    closes.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class FrameStore:
         self._options = options
         self._lock = threading.RLock()
         self._writer: Writer | None = None
+        self._sinks: list[FrameSink] = []
 
     @property
     def writer(self) -> Writer:
@@ -138,10 +139,7 @@ class FrameStore:
                     writer.abort()
                     writer.clear_sources()
                 folder = self._free_name(writer, quote_name(name))
-                before = STAGED.claim()
                 try:
-                    if metadata is not None:
-                        register_metadata(folder, metadata)
                     if fresh:
                         self._start(writer)
                     sink = writer.prepare(
@@ -152,16 +150,19 @@ class FrameStore:
                         capacity,
                         units=units,
                         dims=dims,
+                        metadata=metadata,
                         **options,
                     )
                     if fresh:
                         writer.kickoff()
                 except BaseException:
-                    STAGED.put_back(folder, before)
                     if fresh:
                         writer.clear_sources()
                         self._remove_empty(writer.uri)
                     raise
+            # Sinks of earlier acquisitions have nothing left to close.
+            self._sinks = [one for one in self._sinks if not one.closed]
+            self._sinks.append(sink)
             return sink
 
     def _start(self, writer: Writer) -> None:
@@ -191,6 +192,37 @@ class FrameStore:
     def detach(self, sink: FrameSink) -> None:
         """Close a sink; the last one closes the store. May be called again."""
         sink.close()
+
+    def close(self) -> None:
+        """Close every sink that was attached here; may be called again.
+
+        The writer is released unless another store of the same base uses it just now.
+        Attaching again begins a new acquisition.
+
+        Raises
+        ------
+        StoreWriteError
+            The disk refused; all sinks are closed all the same.
+        """
+        failure: Exception | None = None
+        with self._lock:
+            sinks, self._sinks = self._sinks, []
+            for sink in sinks:
+                try:
+                    sink.close()
+                except Exception as error:
+                    failure = failure or error
+            writer, self._writer = self._writer, None
+            if writer is not None and not self._attached(writer):
+                type(writer).release(writer.name)
+        if failure is not None:
+            raise failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         where = self.uri

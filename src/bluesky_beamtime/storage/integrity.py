@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ class StoreReport:
     """One sentence each."""
     repaired: list[str] = field(default_factory=list[str])
     """What was changed, one sentence each."""
+    skipped: list[str] = field(default_factory=list[str])
+    """What :func:`repair_store` left to the live process that writes it."""
 
     @property
     def ok(self) -> bool:
@@ -165,7 +168,9 @@ def _damaged(frames: FrameArray, missing: set[int]) -> list[int]:
 def repair_store(uri: str | os.PathLike[str]) -> StoreReport:
     """Bring the length of every array below a store up to its written frames.
 
-    No frame is ever removed. What cannot be mended stands in ``problems``.
+    No frame is ever removed. What cannot be mended stands in ``problems``. Below a
+    folder with several stores those that a live process is writing are left alone, and
+    stand in ``skipped``.
 
     Parameters
     ----------
@@ -175,22 +180,34 @@ def repair_store(uri: str | os.PathLike[str]) -> StoreReport:
     Raises
     ------
     StoreStateError
-        A live process is writing the store.
+        A live process is writing the store, or every store below the folder.
     """
     from bluesky_beamtime.storage.hdf5_repair import hdf5_files, repair_hdf5
 
     root = Path(from_uri(os.fspath(uri)))
     report = StoreReport(os.fspath(uri))
     files = hdf5_files(root)
+    live: dict[Path, StoreStateError] = {}
     for file in files:
-        repair_hdf5(file, root, report)
-    arrays = find_arrays(root)
-    _check_is_store(root, files, arrays, report)
-    for folder in {parent for array in arrays for parent in (array, array.parent)}:
-        if FolderLock.is_held(folder):
-            raise StoreStateError(
-                f"a live process is writing {str(folder)!r}; close it before the repair"
+        try:
+            repair_hdf5(file, root, report)
+        except StoreStateError as error:
+            report.arrays.pop(os.path.relpath(file, root), None)
+            live[file] = error
+    found = find_arrays(root)
+    _check_is_store(root, files, found, report)
+    arrays: list[Path] = []
+    for array in found:
+        held = next(filter(FolderLock.is_held, (array, array.parent)), None)
+        if held is None:
+            arrays.append(array)
+        else:
+            live[held] = StoreStateError(
+                f"a live process is writing {str(held)!r}; close it before the repair"
             )
+    if live and not arrays and len(files) == sum(file in live for file in files):
+        raise next(iter(live.values()))
+    report.skipped += map(str, live.values())
     for folder, fault in broken_groups(root, arrays).items():
         if fault.errno in (None, errno.ENOENT) and _holds_any(folder, arrays):
             _repair_group(folder, root, report)
@@ -198,7 +215,7 @@ def repair_store(uri: str | os.PathLike[str]) -> StoreReport:
             report.problems.append(str(fault))
     for folder in arrays:
         _repair_array(folder, root, report)
-    _remove_remains(root)
+    _remove_remains(root, live)
     return report
 
 
@@ -206,9 +223,10 @@ def _holds_any(folder: Path, arrays: list[Path]) -> bool:
     return any(folder in array.parents for array in arrays)
 
 
-def _remove_remains(root: Path) -> None:
+def _remove_remains(root: Path, live: Container[Path]) -> None:
     """Remove what dead writers have left: locks, reserves, files that were not done."""
-    for folder, _, names in os.walk(root):
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if Path(folder, name) not in live]
         if FolderLock.NAME in names:
             # Taken before it is removed, so that none is taken from a writer.
             with suppress(StoreStateError, OSError):

@@ -61,13 +61,6 @@ class MetadataRegistry:
                 if self._staged.get(name) is metadata:
                     del self._staged[name]
 
-    def put_back(self, name: str, earlier: Mapping[str, dict[str, Any]]) -> None:
-        """Let a name stand as it did in an earlier :meth:`claim`."""
-        with self._lock:
-            self._staged.pop(name, None)
-            if name in earlier:
-                self._staged[name] = earlier[name]
-
 
 STAGED = MetadataRegistry()
 """The registry that the module-level functions and all writers use."""

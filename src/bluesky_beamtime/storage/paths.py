@@ -313,9 +313,18 @@ class AcquisitionPathProvider:
         stem = check_name(key, "the acquisition")
         if group is not None:
             stem = f"{stem}_{check_name(group, 'the group')}"
+        day = self.base / f"{date.today():%Y_%m_%d}"
         folder = reserve_folder(
-            self.base / f"{date.today():%Y_%m_%d}",
+            day,
             lambda number: stem if number == 1 else f"{stem}_{number}",
-            1,
+            # A folder of that name is rare; then the day is looked through once.
+            _highest_copy(day, stem) + 1 if (day / stem).exists() else 1,
         )
         return PathInfo(store_uri=to_uri(folder), array_key=stem)
+
+
+def _highest_copy(day: Path, stem: str) -> int:
+    """Return the highest number behind a name, 1 for the name alone."""
+    pattern = re.compile(re.escape(stem) + r"_([2-9]|[1-9][0-9]{1,8})")
+    found = (pattern.fullmatch(name) for name in os.listdir(day))
+    return max((int(match[1]) for match in found if match), default=1)

@@ -7,7 +7,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from bluesky_beamtime.errors import StoreStateError, UnsupportedFormatError
+from bluesky_beamtime.errors import (
+    MissingExtraError,
+    StoreStateError,
+    UnsupportedFormatError,
+)
 
 if TYPE_CHECKING:
     from bluesky_beamtime.storage.writer import Writer
@@ -128,10 +132,20 @@ def make_writer(mimetype: str, name: str = "default", **options: Any) -> Writer:
             f"there is no writer for the mimetype {mimetype!r}; known are "
             f"{', '.join(sorted(map(repr, classes)))}"
         )
-    cls: type[Writer] = (
-        register_writer(known.load()) if isinstance(known, EntryPoint) else known
-    )
+    cls: type[Writer] = _load(known) if isinstance(known, EntryPoint) else known
     return cls.get(name, **options)
+
+
+def _load(entry: EntryPoint) -> type[Writer]:
+    """Load a format that another package brings."""
+    try:
+        return register_writer(entry.load())
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the format {entry.name!r} of {entry.value!r}", error.name or str(error)
+        ) from error
 
 
 def get_available_writers() -> dict[str, dict[str, Writer]]:

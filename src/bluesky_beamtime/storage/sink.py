@@ -162,11 +162,26 @@ class FrameSink:
         return self._writer.publish_source(self._source)
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Update attributes of the array; they are written with the next publish."""
+        """Update attributes of the array; they are written with the next publish.
+
+        Raises
+        ------
+        SinkClosedError
+            The sink is closed; nothing was changed.
+        MetadataError
+            They cannot be written as JSON.
+        """
         self._writer.set_source_attributes(self._source, attributes)
 
     def close(self) -> None:
-        """Publish the exact length and close this source; may be called again."""
+        """Publish the exact length and close this source; may be called again.
+
+        Raises
+        ------
+        StoreWriteError
+            The disk refused. The sink takes no more frames all the same; call again to
+            publish what could not be.
+        """
         self._writer.close_source(self._source)
 
     def __enter__(self) -> Self:

@@ -59,6 +59,8 @@ class SourceInfo:
     """Names of a frame's dimensions."""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Options of the format, such as its compression."""
+    metadata: dict[str, Any] | None = None
+    """Metadata of its device, None if there is none."""
     attributes: dict[str, Any] = field(default_factory=dict[str, Any])
     """Attributes that were set before its array was there."""
     acquisition: int = 0
@@ -79,6 +81,8 @@ class SourceInfo:
     """Uid of its StreamResource."""
     completed: bool = False
     """Whether it is closed."""
+    failure: BaseException | None = field(default=None, repr=False)
+    """Why it could not be closed, until a further call could."""
     closing: bool = False
     """Whether it takes no more frames, though some may still be on their way."""
     frames_accepted: int = 0

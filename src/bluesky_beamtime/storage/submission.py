@@ -19,6 +19,8 @@ from bluesky_beamtime.storage.scratch import SCRATCH, as_array
 DEFAULT_QUEUE_BYTES = 1 << 26
 MOST_FRAMES = 1024
 LEAST_FRAMES = 4
+# Frames that one thread commits before it tells of them.
+_MOST_AT_ONCE = 16
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class _Task:
     frame: NDArray[Any]
     scratch: NDArray[np.uint8] | None
     number: int = -1
+    index: int = -1
     future: Future[int] = field(default_factory=Future[int])
     chunk: Any = None
     error: BaseException | None = None
@@ -156,12 +159,7 @@ class SubmissionQueue:
         try:
             task.chunk = self._encode(frame)
         finally:
-            while self._pending > self.limit:
-                if not self.help():
-                    with self._changed:
-                        self._changed.wait_for(
-                            lambda: self._tasks or self._pending <= self.limit
-                        )
+            self._work_until(lambda: self._submitted - self._turn < self.limit)
             with self._changed:
                 self.stats.waited += time.monotonic() - start
         return task
@@ -173,17 +171,28 @@ class SubmissionQueue:
 
     def drain(self) -> None:
         """Return when every submitted frame is written or has failed."""
-        while self._pending:
-            if not self.help():
-                with self._changed:
-                    self._changed.wait_for(lambda: self._tasks or not self._pending)
+        self._work_until(lambda: not self._pending)
 
-    def help(self) -> bool:
-        """Encode the next frame and commit what is ready; False if there was none."""
+    def _work_until(self, done: Callable[[], bool]) -> None:
+        """Encode and commit, or wait for others who do."""
+
+        def busy_or_done() -> bool:
+            return done() or bool(self._tasks) or self._is_ready()
+
+        while not done():
+            self.help()
+            with self._changed:
+                self._changed.wait_for(busy_or_done)
+
+    def help(self) -> None:
+        """Encode the next frame, if there is one, and commit what is ready."""
         with self._changed:
-            if not self._tasks:
-                return False
-            task = self._tasks.popleft()
+            task = self._tasks.popleft() if self._tasks else None
+        if task is not None:
+            self._encode_task(task)
+        self._commit_ready()
+
+    def _encode_task(self, task: _Task) -> None:
         try:
             if task.generation == self._generation:
                 task.chunk = self._encode(task.frame)
@@ -191,22 +200,34 @@ class SubmissionQueue:
             task.error = failure
         with self._changed:
             self._encoded[task.number] = task
-        self._commit_ready()
-        return True
+
+    def _is_ready(self) -> bool:
+        """Say whether the frame whose turn it is is encoded and nobody is at it."""
+        return not self._committing and self._turn in self._encoded
 
     def _commit_ready(self) -> None:
         """Commit what is encoded, in order, unless another thread is at it."""
-        while self._commit_next():
-            pass
+        while True:
+            done: list[_Task] = []
+            # Others leave to us what becomes ready meanwhile, so the callbacks, which may
+            # do anything and take long, come after a few frames.
+            while len(done) < _MOST_AT_ONCE and (task := self._commit_next()):
+                done.append(task)
+            for task in done:
+                if task.error is None:
+                    task.future.set_result(task.index)
+                else:
+                    task.future.set_exception(task.error)
+            if len(done) < _MOST_AT_ONCE:
+                return
 
-    def _commit_next(self) -> bool:
-        """Commit the frame whose turn it is, if it is encoded and nobody is at it."""
+    def _commit_next(self) -> _Task | None:
+        """Commit the frame whose turn it is, and return it."""
         with self._changed:
-            if self._committing or self._turn not in self._encoded:
-                return False
+            if not self._is_ready():
+                return None
             task = self._encoded.pop(self._turn)
             self._committing = True
-        index = -1
         error = task.error
         if error is None and task.generation != self._generation:
             error = self._failure
@@ -214,7 +235,7 @@ class SubmissionQueue:
             self._lose()
         else:
             try:
-                index = self._commit(task.chunk)
+                task.index = self._commit(task.chunk)
             except BaseException as failure:
                 error = failure
         with self._changed:
@@ -227,9 +248,5 @@ class SubmissionQueue:
             self._changed.notify_all()
         if task.scratch is not None:
             SCRATCH.give(task.scratch)
-        # The callbacks of a future run here, and may do anything.
-        if error is None:
-            task.future.set_result(index)
-        else:
-            task.future.set_exception(error)
-        return True
+        task.error = error
+        return task

@@ -18,6 +18,7 @@ from bluesky_beamtime.errors import (
     UnknownSourceError,
 )
 from bluesky_beamtime.storage.documents import StreamDoc, stream_docs
+from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.metadata import STAGED
 from bluesky_beamtime.storage.registry import WRITERS
 from bluesky_beamtime.storage.sink import FrameSink
@@ -194,6 +195,7 @@ class Writer(FrameWriting):
         *,
         units: str | None = None,
         dims: tuple[str, ...] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> FrameSink:
         """Register a source and return its sink.
@@ -215,6 +217,9 @@ class Writer(FrameWriting):
             Units of the values.
         dims
             Names of a frame's dimensions, as many as ``shape`` has.
+        metadata
+            Metadata of the device, for the attributes of store and array; by default
+            what :func:`register_metadata` staged under ``name``.
         **options
             Options of the format.
 
@@ -227,19 +232,26 @@ class Writer(FrameWriting):
             A name that cannot be stored.
         CapacityError
             A negative capacity.
+        MetadataError
+            Metadata that cannot be written as JSON.
         """
         source = self._make_source(
             name, data_key, dtype, shape, capacity, units, dims, options
         )
+        if metadata is not None:
+            source.metadata = plain_json(dict(metadata))
         with self.lifecycle:
             previous = self._sources.get(name)
             self._check_prepare(source, previous)
             source.acquisition = self._acquisition + (not self._is_open)
             self._sources[name] = source
+            if source.metadata is None:
+                # Held from now on: another writer may claim and discard it.
+                source.metadata = STAGED.claim().get(name)
             try:
                 self._on_prepare(name)
                 if self._is_open:
-                    self._stage_late(name)
+                    self._stage_late(source)
                     source.store_uri = self._uri
                     self._on_join(name)
                     self._mark_created(source)
@@ -332,15 +344,10 @@ class Writer(FrameWriting):
             source.closing = True
         source.drain()
         with source.turn:
-            first = not source.completed
+            first = not source.completed or source.failure is not None
             if first:
                 source.completed = True
-                if source.created:
-                    try:
-                        self._on_complete(source.name)
-                        source.frames_published = source.frames_written
-                    except BaseException as error:
-                        failure = error
+                failure = source.failure = self._complete(source)
         try:
             # A sink of an earlier acquisition has no say in this one.
             if self._sources.get(source.name) is source:
@@ -352,6 +359,20 @@ class Writer(FrameWriting):
             raise failure
         if first:
             self._log("complete", source=source.name, frames=source.frames_written)
+
+    def _complete(self, source: SourceInfo) -> BaseException | None:
+        """Close the array of a source, and return why that failed; its turn is held."""
+        again = source.failure is not None
+        # What failed in an earlier acquisition cannot be tried again: the array of
+        # that name is this one's.
+        if not source.created or (again and self._sources.get(source.name) != source):
+            return source.failure
+        try:
+            self._on_complete(source.name)
+        except BaseException as error:
+            return error
+        source.frames_published = source.frames_written
+        return None
 
     def _finalize_if_done(self) -> None:
         with self.lifecycle, ExitStack() as stack:
@@ -390,6 +411,10 @@ class Writer(FrameWriting):
         failure: BaseException | None = None
         with self.lifecycle:
             for source in list(self._sources.values()):
+                if source.failure is not None:
+                    # It was said; here it is only tried once more.
+                    self._retire(source)
+                    continue
                 try:
                     self.close_source(source)
                 except Exception as error:
@@ -571,22 +596,25 @@ class Writer(FrameWriting):
             if not source.completed
         }
         self.metadata = STAGED.claim(foreign - set(self._sources))
+        for source in self._sources.values():
+            # What was staged anew since it was prepared is newer.
+            if source.metadata is not None and source.name not in self.metadata:
+                self.metadata[source.name] = source.metadata
 
     def _retire(self, source: SourceInfo) -> None:
         """Close a source that was left open in an earlier acquisition."""
         try:
             self.close_source(source)
         except Exception:
-            # It received no frame, and this acquisition has nothing to do with it.
+            # It received no frame, or its owner was told already.
             self.logger.warning(
                 "could not close source %r of %s", source.name, self, exc_info=True
             )
 
-    def _stage_late(self, name: str) -> None:
+    def _stage_late(self, source: SourceInfo) -> None:
         """Take the metadata of a source that joins an open store."""
-        late = STAGED.claim()
-        if name in late:
-            self.metadata[name] = late[name]
+        if source.metadata is not None:
+            self.metadata[source.name] = source.metadata
 
     def _log(self, what: str, **fields: Any) -> None:
         _logger.debug("%s of %s %s", what, self, fields, extra={"writer": self.name})

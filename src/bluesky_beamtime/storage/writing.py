@@ -145,7 +145,10 @@ class FrameWriting(WriterHooks):
         """Update attributes; what :meth:`FrameSink.set_attributes` does."""
         with source.lock:
             if source.completed:
-                return
+                raise SinkClosedError(
+                    f"the attributes of source {source.name!r} of {self} cannot be "
+                    "changed: its sink is closed"
+                )
             if not source.created:
                 # Kept until there is an array.
                 source.attributes.update(plain_json(dict(attributes)))

@@ -30,6 +30,7 @@ from bluesky_beamtime.storage.ngff import multiscale, with_multiscale
 from bluesky_beamtime.storage.pacer import Pacer
 from bluesky_beamtime.storage.paths import from_uri
 from bluesky_beamtime.storage.registry import register_writer
+from bluesky_beamtime.storage.remote_frames import is_remote
 from bluesky_beamtime.storage.sharded_array import ShardedArray
 from bluesky_beamtime.storage.source import SourceInfo
 from bluesky_beamtime.storage.tiling import check_chunks, frame_chunks
@@ -116,6 +117,12 @@ class ZarrWriter(Writer):
 
     def _check_uri(self, uri: str) -> None:
         path = from_uri(uri)
+        if is_remote(path):
+            raise PathError(
+                f"{self} writes to the local disk, where frames survive a crash at "
+                f"once, not to {uri!r}: write to a folder and let a StoreUploader copy "
+                "each full shard there while it grows"
+            )
         if "://" in path or "\0" in path or not os.path.isabs(path):
             raise PathError(
                 f"{self} writes to the local disk: give a file: URI or an absolute "

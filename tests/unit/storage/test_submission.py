@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,95 @@ def test_a_failure_takes_the_frames_behind_it_and_then_goes_on(
     assert sink.submit(frame(33)).result(10) == 3
     sink.close()
     assert open_frames(sink.uri)[:, 0, 0].tolist() == [0, 1, 2, 33]
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Do something in a thread, which must come to an end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("what", ["close", "write", "submit", "abort"])
+def test_a_callback_may_use_its_own_sink(
+    tmp_path: Path, threads: int, what: str
+) -> None:
+    """Others are queued behind it, for the thread that the callback runs on."""
+    sink = sink_in(tmp_path, threads=threads)
+    failures: list[BaseException] = []
+    called = threading.Event()
+
+    def callback(_: object) -> None:
+        try:
+            match what:
+                case "close":
+                    sink.close()
+                case "write":
+                    sink.write(frame(99))
+                case "submit":
+                    for _number in range(200):
+                        sink.submit(frame(99))
+                case _:
+                    sink._writer.abort()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            called.set()
+
+    def produce() -> None:
+        first = sink.submit(frame(0))
+        with suppress(SinkClosedError):
+            for number in range(1, 100):
+                if number == 50:
+                    first.add_done_callback(callback)
+                    sink.submit(frame(number)).add_done_callback(lambda _: None)
+                else:
+                    sink.submit(frame(number))
+
+    within(30, produce)
+    assert called.wait(30)
+    within(30, sink.close)
+    assert not failures
+    assert sink.frames_written == len(open_frames(sink.uri)) >= 50
+
+
+def test_the_only_worker_may_close_while_others_are_queued(tmp_path: Path) -> None:
+    sink = sink_in(tmp_path, threads=1)
+    original, gate = ZarrWriter._write_frame, threading.Event()
+    closed = threading.Event()
+
+    def slow(self: ZarrWriter, name: str, chunk: object) -> None:
+        gate.wait(10)
+        original(self, name, chunk)  # type: ignore[arg-type]
+
+    def close(_: object) -> None:
+        sink.close()
+        closed.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZarrWriter, "_write_frame", slow)
+        first = sink.submit(frame(0))
+        first.add_done_callback(close)
+        futures = [sink.submit(frame(number)) for number in range(1, 20)]
+        gate.set()
+        assert closed.wait(30)
+    assert [future.result(30) for future in futures] == list(range(1, 20))
+    assert open_frames(sink.uri)[:, 0, 0].tolist() == list(range(20))
+
+
+def test_a_full_queue_lets_the_producer_encode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it hands over then is not copied first, and may change afterwards."""
+    monkeypatch.setattr("bluesky_beamtime.storage.submission.MOST_FRAMES", 4)
+    sink = sink_in(tmp_path, threads=1, compression="lz4")
+    buffer = frame(0)
+    for number in range(300):
+        buffer[...] = number
+        sink.submit(buffer)
+    sink.close()
+    assert open_frames(sink.uri)[:, 0, 0].tolist() == list(range(300))
+    assert sink.submission.submitted == 300
+    assert sink.submission.most_queued <= 5

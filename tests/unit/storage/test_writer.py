@@ -288,8 +288,18 @@ class TestFailures:
         with pytest.raises(Disk):
             one.close()
         assert one.closed and writer.is_open
-        one.close()
+        # It is tried again, and says so again.
+        with pytest.raises(Disk):
+            one.close()
+        assert writer.calls.count("complete") == 2
         two.close()
+        assert not writer.is_open
+        writer.hooks.clear()
+        one.close()
+        assert one.frames_published == 1
+        assert writer.calls.count("complete") == 4
+        one.close()
+        assert writer.calls.count("complete") == 4
         assert writer.calls.count("finalize") == 1
         works(writer)
 
