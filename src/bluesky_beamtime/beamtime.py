@@ -39,6 +39,13 @@ from bluesky_beamtime.recording import (
     label_interrupted,
     recover,
 )
+from bluesky_beamtime.recording.importing import (
+    ImportReport,
+    Progress,
+    import_documents,
+)
+from bluesky_beamtime.recording.ingesting import DocumentSource, Ingest, IngestedRun
+from bluesky_beamtime.recording.sources import open_source
 from bluesky_beamtime.storage import FrameStore, create_group
 
 if TYPE_CHECKING:
@@ -47,12 +54,6 @@ if TYPE_CHECKING:
     from ophyd_async.core import PathProvider
 
     from bluesky_beamtime.database.replica import Following
-    from bluesky_beamtime.recording.importing import ImportReport, Progress
-    from bluesky_beamtime.recording.ingesting import (
-        DocumentSource,
-        Ingest,
-        IngestedRun,
-    )
 
 # Summing up the files of thousands of runs must not make a prompt wait.
 _PATIENCE = 0.3
@@ -610,8 +611,6 @@ class Beamtime:
         ReadOnlyError
             The beamtime was opened with ``mode="r"``.
         """
-        from bluesky_beamtime.recording.importing import import_documents
-
         if self._recorder is None:
             raise self._read_only("import documents")
         return import_documents(
@@ -648,9 +647,6 @@ class Beamtime:
         ReadOnlyError
             The beamtime was opened with ``mode="r"``.
         """
-        from bluesky_beamtime.recording.ingesting import Ingest
-        from bluesky_beamtime.recording.sources import open_source
-
         if self._recorder is None:
             raise self._read_only("record")
         opened = open_source(source) if isinstance(source, str) else source

@@ -10,12 +10,12 @@ from sqlalchemy import func, select
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.reading import StreamReading
+from bluesky_beamtime.database.rowframes import RowFrames
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from bluesky_beamtime.database.rowframes import RowFrames
     from bluesky_beamtime.database.runs import Run
 
 
@@ -237,9 +237,18 @@ class Stream:
             integers stay integers; by default NaN. The coordinate ``measured`` says
             where there is a measurement.
 
-        See Also
-        --------
-        bluesky_beamtime.database.grids.to_grid : What the axes and coordinates are.
+        Returns
+        -------
+        xarray.Dataset
+            The axes' coordinates are the mean readings along each axis; where nothing
+            was measured, what the plan intended. The readings themselves are the
+            variables ``<motor>_readback``. Integers become floats if a point is missing
+            and no ``fill`` is given; ``seq_num`` is 0 there.
+
+        Raises
+        ------
+        DocumentError
+            The run is no grid scan, or this stream does not belong to the grid.
         """
         from bluesky_beamtime.database.grids import axis_fields, to_grid
 
