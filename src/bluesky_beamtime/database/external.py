@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from sqlalchemy import select
 from bluesky_beamtime.database import schema, uris
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.rowframes import RowFrames
-from bluesky_beamtime.storage import open_frames
+from bluesky_beamtime.errors import PathError, StoreReadError
+from bluesky_beamtime.storage import from_uri, open_frames
 
 if TYPE_CHECKING:
     from bluesky_beamtime.database.engine import Database
@@ -35,6 +37,8 @@ class StoredArray:
     """Format."""
     parameters: Mapping[str, Any]
     """What a reader of that format needs."""
+    readable: Sequence[Path] | None = None
+    """Folders that may be read from, without links; None for everything."""
 
     def open(self) -> Any:
         """Return the array, lazily read.
@@ -42,11 +46,31 @@ class StoredArray:
         Raises
         ------
         StoreReadError
-            It is not there.
+            It is not there, or may not be read here.
         UnsupportedFormatError
             Nothing here reads this format.
         """
+        self._check_readable()
         return open_frames(self.uri, self.mimetype, self.parameters)
+
+    def _check_readable(self) -> None:
+        if self.readable is None:
+            return
+        path = _path_of(self.uri)
+        if path is None or not any(path.is_relative_to(f) for f in self.readable):
+            raise StoreReadError(
+                f"{self.uri!r} is outside of the beamtime's folder and is not served; "
+                "name its folder with --readable",
+                filename=None if path is None else str(path),
+            )
+
+
+def _path_of(uri: str) -> Path | None:
+    """Return the path that a URI leads to in the end, None if it is none of a file."""
+    try:
+        return Path(from_uri(uri)).resolve()
+    except (PathError, ValueError, OSError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +140,7 @@ def stored_arrays(database: Database, run_uid: str) -> list[StoredArray]:
             uri=uris.from_stored(row.uri, decode(row.document)["uri"], database.folder),
             mimetype=row.mimetype,
             parameters=decode(row.parameters),
+            readable=database.readable,
         )
         for row in rows
     ]

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bluesky_beamtime.database.engine import Database
@@ -76,6 +77,9 @@ class BeamtimeServer:
         else a new one.
     public
         Let everybody read who can reach the server.
+    readable
+        Folders outside of the beamtimes' whose files are served too, when documents
+        name them.
 
     Attributes
     ----------
@@ -102,11 +106,15 @@ class BeamtimeServer:
         port: int = 8000,
         api_key: str | None = None,
         public: bool = False,
+        readable: Iterable[PathLike] = (),
     ) -> None:
         self.api_key = api_key or os.environ.get(KEY_VARIABLE) or make_key()
         self.public = public
         self.host = host
         self._databases = [Database(path, mode="r") for path in paths]
+        folders = [Path(folder).expanduser().resolve() for folder in readable]
+        for database in self._databases:
+            database.readable = [database.folder, *folders]
         app = make_app(self._databases, key=self.api_key, public=public)
         self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
