@@ -73,6 +73,7 @@ class Database:
             create_or_check(self.path, durability)
         else:
             check_path(self.path, create=False)
+        self.readable: Sequence[Path] | None = None
         self._reader = Reader(self.path)
         self._connections = self._connect()
         self._finalizer = weakref.finalize(self, self._connections.close)
