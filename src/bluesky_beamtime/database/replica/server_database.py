@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -214,14 +214,17 @@ class ServerDatabase(Database):
                     f"PostgreSQL does not answer {query!r:.200}: {reason}"
                 ) from error
 
-    def size(self) -> int | None:
-        """Return what the database takes on the server, None if that is not told."""
-        try:
-            with self.reading() as connection:
-                query = text("SELECT pg_database_size(current_database())")
-                return connection.execute(query).scalar()
-        except ServerError:
-            return None
+    def size(self) -> int:
+        """Return the bytes that the database takes on the server; frames are not in it.
+
+        Raises
+        ------
+        ServerError
+            The server is away.
+        """
+        with self.reading() as connection:
+            query = text("SELECT pg_database_size(current_database())")
+            return connection.execute(query).scalar_one()
 
     def close(self) -> None:
         """Close all connections; may be called again."""
@@ -244,6 +247,7 @@ _PLACES = re.compile(r"('(?:[^']|'')*')|(\?)|(?<![:\w]):([A-Za-z_]\w*)")
 
 def _bind(query: str, parameters: Any) -> tuple[Any, str]:
     """Return values and the query with the driver's own marks for them."""
+    given: Any = parameters
     named = isinstance(parameters, Mapping)
 
     def mark(found: re.Match[str]) -> str:
@@ -259,7 +263,6 @@ def _bind(query: str, parameters: Any) -> tuple[Any, str]:
         parts += [query[end : found.start()].replace("%", "%%"), mark(found)]
         end = found.end()
     sql = "".join([*parts, query[end:].replace("%", "%%")])
-    given = cast("Any", parameters)
     values: Any = given if named else tuple(given)
     # Without values the driver takes a percent sign for itself.
     return (values, sql) if values else (None, query)
