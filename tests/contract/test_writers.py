@@ -427,11 +427,11 @@ def test_r16_an_old_sink_never_writes_into_the_next_acquisition(
         lambda: old.write(frame(66)),
         lambda: old.write_many([frame(66)]),
         lambda: old.submit(frame(66)),
+        lambda: old.set_attributes({"stray": 1}),
     ):
         with pytest.raises((SinkClosedError, StoreStateError)):
             use()
     assert old.publish() == old.frames_published == old.frames_written == 0
-    old.set_attributes({"stray": 1})
     old.close()
     cam.write(frame(2))
     if new is not None:
