@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from bluesky_beamtime.database.failures import is_busy
+from bluesky_beamtime.database.network import is_on_network
 
 Durability = Literal["kill", "power"]
 
@@ -29,7 +30,9 @@ def connect_to_write(path: Path, durability: Durability) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA foreign_keys = ON")
-        level = "FULL" if durability == "power" else "NORMAL"
+        # Without a write-ahead log a power cut could damage the file otherwise.
+        full = durability == "power" or is_on_network(path)
+        level = "FULL" if full else "NORMAL"
         connection.execute(f"PRAGMA synchronous = {level}")
         # The log is kept short by LogSyncer; this is for when that cannot.
         connection.execute("PRAGMA wal_autocheckpoint = 16000")

@@ -5,6 +5,7 @@ Nothing here changes a file that is not a beamtime, or one from another version.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import struct
@@ -21,6 +22,7 @@ from bluesky_beamtime.database.connect import (
     retry_busy,
 )
 from bluesky_beamtime.database.failures import is_busy, primary_code, translate
+from bluesky_beamtime.database.network import file_system_of, journal_mode_for
 from bluesky_beamtime.database.schema import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -29,6 +31,7 @@ from bluesky_beamtime.database.schema import (
 )
 from bluesky_beamtime.errors import (
     BeamtimeFileError,
+    DatabaseWriteError,
     NewerVersionError,
     OlderVersionError,
     ReadOnlyError,
@@ -124,10 +127,12 @@ def create_or_check(path: Path, durability: Durability) -> None:
             version = check_version(connection, path, may_be_new=True)
     if version:
         _refuse_older(path, version)
+        _choose_journal(path)
         return
     try:
         with closing(connect_to_write(path, durability)) as connection:
-            retry_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            mode = journal_mode_for(path)
+            retry_busy(lambda: connection.execute(f"PRAGMA journal_mode = {mode}"))
             retry_busy(lambda: connection.execute("BEGIN IMMEDIATE"))
             try:
                 if not check_version(connection, path, may_be_new=True):
@@ -155,6 +160,37 @@ def check_writable(path: Path) -> None:
         raise ReadOnlyError(
             f"{str(path)!r} cannot be written, nor recorded into; open it with mode='r'"
         )
+
+
+def _choose_journal(path: Path) -> None:
+    """Let go of the write-ahead log of a file that has moved to a network disk.
+
+    Raises
+    ------
+    DatabaseWriteError
+        Another program has the file open.
+    """
+    if journal_mode_for(path) == "wal":
+        # One that has come back works as it is, and others may have it open.
+        return
+    try:
+        with closing(connect_to_write(path, "power")) as connection:
+            if _journal_mode(connection) == "wal":
+                connection.execute("PRAGMA journal_mode = truncate").fetchone()
+            if _journal_mode(connection) == "wal":
+                raise sqlite3.OperationalError("the write-ahead log is in use")
+    except sqlite3.Error as error:
+        raise DatabaseWriteError(
+            f"{str(path)!r} is on a network disk ({file_system_of(path)}), where its "
+            f"write-ahead log is not safe, and it cannot be changed: {error}; close it "
+            "everywhere and open it again, or record to a local disk",
+            errno=errno.EBUSY,
+            filename=str(path),
+        ) from error
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return connection.execute("PRAGMA journal_mode").fetchone()[0]
 
 
 def _refuse_older(path: Path, version: int) -> None:
