@@ -180,6 +180,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Now, so that nobody else can have the address.
+        listener.listen(128)
     except OSError as error:
         listener.close()
         raise ServingError(
