@@ -291,3 +291,17 @@ def test_nothing_in_a_file_makes_it_fail(tmp_path) -> None:
 def test_an_open_file_is_no_source_of_runs(beamtime) -> None:
     with pytest.raises((DocumentError, TypeError, ValueError)):
         beamtime.import_documents(io.BytesIO(b"x"))
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Tiled and what it stands on
+def test_a_catalogue_of_tiled(beamtime, tmp_path) -> None:
+    pytest.importorskip("bluesky_tiled_plugins")
+    docs = documents()
+    with Beamtime(tmp_path / "served.db") as served:
+        served.import_documents(docs)
+        catalog = served.tiled()
+        assert beamtime.import_documents(catalog).ok
+        again = beamtime.import_documents(catalog)
+        catalog.context.close()
+    assert again.skipped == [docs[0][1]["uid"]]
+    assert_documents_equal(beamtime[-1].documents(), docs)
