@@ -269,9 +269,9 @@ class Replicator:
                     with self._idle:
                         self._passes += 1
                         self._idle.notify_all()
-                    if not self._behind:
-                        self._wake.wait(self.interval)
-                        self._wake.clear()
+                    # Few large pages take less of this process than many small ones.
+                    self._wake.wait(self.interval)
+                    self._wake.clear()
         finally:
             self._connection = None
             feed.close()
