@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from bluesky_beamtime.storage.scratch import SCRATCH, as_array
 
-# Frames in flight are what a killed process loses: few, and never many bytes.
-DEFAULT_QUEUE_BYTES = 1 << 26
+# Frames in flight are what a killed process loses: few, and never many bytes, which
+# would push one another out of the caches.
+DEFAULT_QUEUE_BYTES = 1 << 25
 MOST_FRAMES = 1024
 LEAST_FRAMES = 4
 # Frames that one thread commits before it tells of them.
@@ -209,8 +210,8 @@ class SubmissionQueue:
         """Commit what is encoded, in order, unless another thread is at it."""
         while True:
             done: list[_Task] = []
-            # Others leave to us what becomes ready meanwhile, so the callbacks, which may
-            # do anything and take long, come after a few frames.
+            # Others leave to us what becomes ready meanwhile. So the callbacks, which
+            # may do anything and take long, come after a few frames.
             while len(done) < _MOST_AT_ONCE and (task := self._commit_next()):
                 done.append(task)
             for task in done:
