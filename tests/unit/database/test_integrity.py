@@ -72,8 +72,9 @@ def test_all_is_well(path: Path) -> None:
     assert {p.suffix for p in changed} <= {".db-wal", ".db-shm"}
 
 
-def test_an_older_file_is_checked_too() -> None:
-    with Beamtime(FROZEN / "beamtime.db", mode="r") as beamtime:
+def test_an_older_file_is_checked_too(tmp_path: Path) -> None:
+    shutil.copytree(FROZEN, tmp_path / "old")
+    with Beamtime(tmp_path / "old" / "beamtime.db", mode="r") as beamtime:
         assert beamtime.verify().problems == []
 
 
