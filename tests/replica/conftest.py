@@ -118,9 +118,9 @@ class Line:
 
     def mend(self) -> None:
         """Work again; what was swallowed is gone, so those connections are dropped."""
-        if self.mode == "mute":
+        mode, self.mode = self.mode, "whole"
+        if mode == "mute":
             self._drop()
-        self.mode = "whole"
 
     def _drop(self) -> None:
         with self._lock:

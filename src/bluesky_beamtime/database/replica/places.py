@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.uris import from_stored, is_relative
@@ -35,8 +35,8 @@ class Places:
         """
         if self.frames is None:
             return self.store.as_uri()
-        scheme, separator, place = self.frames.rstrip("/").partition("://")
-        return f"{scheme}{separator}{quote(unquote(place))}/{self.name}"
+        # As a URL is written; what does not belong into one stays, to be refused.
+        return f"{quote(self.frames.rstrip('/'), safe='/%?#:@')}/{self.name}"
 
     @property
     def name(self) -> str:

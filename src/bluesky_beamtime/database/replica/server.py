@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, inspect, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -111,18 +120,19 @@ class Server:
             "options": f"{options}-c statement_timeout={limit} "
             f"-c idle_in_transaction_session_timeout={2 * limit}",
         }
-        return create_engine(
+        engine = create_engine(
             self.url.difference_update_query(["options"]),
             connect_args=arguments,
             # What is measured does not belong into messages.
             hide_parameters=True,
             **(
                 {"poolclass": QueuePool, "pool_size": 4, "max_overflow": -1}
-                | {"pool_pre_ping": True, "pool_recycle": 600}
                 if pooled
                 else {"poolclass": NullPool}
             ),
         )
+        _limit_connecting(engine, 2 * seconds + 2)
+        return engine
 
     def error(self, error: SQLAlchemyError) -> ServerError:
         """Return the error of this package that a driver's error amounts to."""
@@ -133,6 +143,26 @@ class Server:
         if password:
             reason = reason.replace(str(password), "…")
         return ServerError(f"{self.name}: {reason}")
+
+
+def _limit_connecting(engine: Engine, seconds: float) -> None:
+    """Cut a connection whose first questions, which SQLAlchemy asks, hang."""
+
+    def connect(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
+        driver = dialect.connect(*arguments, **options)
+        timer = threading.Timer(seconds, cut, [driver])
+        timer.daemon = True
+        timer.start()
+        record.info["timer"] = timer
+        return driver
+
+    def checked_out(driver: Any, record: Any, proxy: Any) -> None:
+        timer = record.info.pop("timer", None)
+        if timer is not None:
+            timer.cancel()
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "checkout", checked_out)
 
 
 @contextmanager

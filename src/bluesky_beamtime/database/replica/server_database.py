@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import orjson
 from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.journaled import JournalIndex
@@ -103,14 +103,28 @@ class ServerDatabase(Database):
         if self._closed:
             raise DatabaseError(f"{self.server} is closed; open it again")
         try:
-            with self._engine.connect() as connection:
-                lent = connection.execution_options(
-                    isolation_level="AUTOCOMMIT", postgresql_readonly=True
-                )
-                with limited(lent, 2 * self.server.statement_timeout):
-                    yield lent
+            with (
+                self._connect() as connection,
+                limited(connection, 2 * self.server.statement_timeout),
+            ):
+                yield connection
         except SQLAlchemyError as error:
             raise self.server.error(error) from None
+
+    def _connect(self) -> Connection:
+        """Return a connection that works; the server may have been away meanwhile."""
+        connection = self._lent()
+        try:
+            with limited(connection, self.server.connect_timeout):
+                connection.exec_driver_sql("SELECT 1")
+        except DBAPIError:
+            connection.invalidate()
+            connection.close()
+            return self._lent()
+        return connection
+
+    def _lent(self) -> Connection:
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def insert(self, sql: str, row: Any) -> bool:
         """Refuse to.
