@@ -104,14 +104,14 @@ class ServerDatabase(Database):
             raise DatabaseError(f"{self.server} is closed; open it again")
         try:
             with (
-                self._connect() as connection,
+                self._working() as connection,
                 limited(connection, 2 * self.server.statement_timeout),
             ):
                 yield connection
         except SQLAlchemyError as error:
             raise self.server.error(error) from None
 
-    def _connect(self) -> Connection:
+    def _working(self) -> Connection:
         """Return a connection that works; the server may have been away meanwhile."""
         connection = self._lent()
         try:
