@@ -121,6 +121,7 @@ class PostgresTestServer:
         ).wait()
         if made:
             log = (self._folder / "log").read_text(errors="replace")[-800:]
+            self.stop()
             raise ServerError(f"initdb failed: {log}")
         with (self._folder / "data" / "postgresql.conf").open("a") as file:
             file.write(
