@@ -25,8 +25,8 @@ def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
     """Return what makes each child of a stream, by name.
 
     One table has a column for each field with a single value per event, its timestamps
-    as ``ts_<field>``, ``seq_num`` and ``time``; it is left out of a stream without
-    events. All else is an array whose first dimension is ``time``.
+    as ``ts_<field>``, ``seq_num`` and ``time``; it is left out of a stream of
+    frames that has none yet. All else is an array whose first dimension is ``time``.
     """
     dataset = datasets.read(stream)
     data_keys = stream.data_keys
@@ -43,7 +43,7 @@ def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
             nodes[_path_name(key)] = lambda key=key: FieldArray(
                 dataset[key], data_keys.get(key, {})
             )
-    if columns:
+    if columns or dataset.sizes["time"]:
         nodes = {
             TABLE: lambda: EventTable(stream, dataset, columns, data_keys),
             **nodes,
