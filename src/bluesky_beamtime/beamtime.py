@@ -36,6 +36,7 @@ from bluesky_beamtime.recording import (
     DocumentRecorder,
     RecoveryReport,
     acquisition_name,
+    help_tiled_writer,
     label_interrupted,
     recover,
 )
@@ -210,6 +211,8 @@ class Beamtime:
         if recorder is None:
             raise self._read_only("record")
         recorder(name, doc)
+        if name == "start":
+            help_tiled_writer()
         if self._index is not None and name in ("start", "stop"):
             self._index.notify()
 

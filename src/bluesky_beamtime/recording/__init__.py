@@ -2,6 +2,7 @@
 
 from bluesky_beamtime.database.run_recorder import RunRecorder as RunRecorder
 
+from .companions import help_tiled_writer as help_tiled_writer
 from .importing import ImportReport as ImportReport
 from .ingesting import DocumentSource as DocumentSource
 from .ingesting import Ingest as Ingest

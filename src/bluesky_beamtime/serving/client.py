@@ -25,7 +25,7 @@ def client_of(database: Database) -> Any:
     import tiled.client
     from tiled.client import context as contexts
 
-    from bluesky_beamtime.serving.tree import tree_of
+    from bluesky_beamtime.serving.trees import tree_of
     from bluesky_beamtime.serving.untyped import build_app
 
     # Their parameters lack annotations.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.errors import ServingError
 from bluesky_beamtime.serving.guard import App, Guard
-from bluesky_beamtime.serving.tree import PathLike, tree_of
+from bluesky_beamtime.serving.trees import PathLike, tree_of
 
 if TYPE_CHECKING:
     import uvicorn

@@ -18,7 +18,7 @@ from bluesky_beamtime.serving.pages.pictures import curve_svg, frame_png, thumbn
 from bluesky_beamtime.serving.pages.run_page import run_facts
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import fetch_runs
-from bluesky_beamtime.serving.tree import catalog_name
+from bluesky_beamtime.serving.trees import catalog_name
 
 T = TypeVar("T")
 
