@@ -121,7 +121,7 @@ def test_its_repr_answers_the_next_question(beamtime, tmp_path) -> None:
 
 
 def test_size_does_not_make_a_prompt_wait(beamtime, monkeypatch) -> None:
-    monkeypatch.setattr("bluesky_beamtime.beamtime._PATIENCE", -1.0)
+    monkeypatch.setattr("bluesky_beamtime.beamtime.beamtime._PATIENCE", -1.0)
     assert ", over " in repr(beamtime)
 
 
@@ -178,7 +178,7 @@ def test_a_number_that_cannot_be_reserved_does_not_stop_the_plan(
     def refuse(*_: object) -> int:
         raise DatabaseError("the disk is gone")
 
-    monkeypatch.setattr("bluesky_beamtime.beamtime.reserve_scan_id", refuse)
+    monkeypatch.setattr("bluesky_beamtime.beamtime.recording.reserve_scan_id", refuse)
     with (
         Beamtime(tmp_path / "x.db") as beamtime,
         pytest.warns(BeamtimeWarning, match=r"no scan number.*disk is gone"),
