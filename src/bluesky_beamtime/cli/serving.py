@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from bluesky_beamtime.cli import tables
-from bluesky_beamtime.errors import MissingExtraError, ServingError
+from bluesky_beamtime.errors import MissingExtraError
 
 
 def serve(
@@ -60,23 +59,21 @@ def serve(
 def push(file: Path, url: str, *, runs: Sequence[str], api_key: str | None) -> bool:
     """Replay runs into a server of Tiled; returns whether all of them are there."""
     try:
-        import tiled.client
+        import bluesky_tiled_plugins  # noqa: F401  # pyright: ignore[reportUnusedImport]  # asked for by name
+
+        from bluesky_beamtime.serving import push as pushing
     except ImportError as error:
-        raise MissingExtraError("beamtime push", "tiled", "serve") from error
+        package = error.name or "tiled"
+        raise MissingExtraError("beamtime push", package, "serve") from error
 
     from bluesky_beamtime.beamtime import Beamtime
     from bluesky_beamtime.cli.listing import find_run
-    from bluesky_beamtime.serving.push import push as push_runs
 
-    connect = cast("Any", tiled.client).from_uri  # it has no annotations
     with Beamtime(file, mode="r") as beamtime:
         chosen = [find_run(beamtime, name) for name in runs] or list(beamtime)[::-1]
-        try:
-            client = connect(url, **({"api_key": api_key} if api_key else {}))
-        except Exception as error:
-            raise ServingError(f"cannot connect to {_bare(url)!r}: {error}") from error
+        client = pushing.connect(url, api_key)
         with tables.progress("pushing", len(chosen)) as advance:
-            report = push_runs(chosen, client, progress=lambda _: advance())
+            report = pushing.push(chosen, client, progress=lambda _: advance())
     console = tables.console()
     console.print(
         f"{len(report.pushed)} pushed, {len(report.present)} were there already"
@@ -85,8 +82,3 @@ def push(file: Path, url: str, *, runs: Sequence[str], api_key: str | None) -> b
     for uid, reason in report.failed.items():
         console.print(f"{uid[:8]} failed: {reason}", style="red")
     return report.ok
-
-
-def _bare(url: str) -> str:
-    """Return a URL without its key."""
-    return url.partition("?")[0]
