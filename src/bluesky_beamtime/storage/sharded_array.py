@@ -6,8 +6,11 @@ import errno
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,6 +55,10 @@ _RESERVE_BYTES = 1 << 14
 _MOST_CHUNKS = 500
 # What is compressed before it is written, when many frames come at once.
 _MOST_ENCODED_BYTES = 1 << 26
+# Handing a frame to another thread takes as long as compressing this much.
+_LEAST_FOR_WORKERS = 1 << 18
+# Few, so that they stay in the caches until they are written.
+_FRAMES_AHEAD = 4
 # Full shards that may wait for their sync with their files open.
 _MOST_RETIRED = 32
 
@@ -298,20 +305,47 @@ class ShardedArray:
         frame.release()
         return index
 
-    def append_block(self, frames: NDArray[Any]) -> int:
+    def append_block(
+        self, frames: NDArray[Any], workers: Executor | None = None
+    ) -> int:
         """Append frames that lie along the leading axis; see :meth:`append_many`.
 
-        They must have the array's dtype and shape.
+        Parameters
+        ----------
+        frames
+            They must have the array's dtype and shape.
+        workers
+            Threads that compress some frames while others are written.
         """
-        count = max(1, len(frames))
-        if self.layout.codec.compression != "none" or self.layout.chunks is not None:
-            count = max(1, _MOST_ENCODED_BYTES // max(1, self.layout.frame_bytes))
-        for start in range(0, len(frames), count):
-            stop = min(start + count, len(frames))
-            # With the ellipsis a frame without dimensions keeps its byte order.
-            part = [self.encode(frames[n, ...]) for n in range(start, stop)]
-            self.append_many(part)
+        # With the ellipsis a frame without dimensions keeps its byte order.
+        parts = (frames[n, ...] for n in range(len(frames)))
+        if self.layout.codec.compression == "none" and self.layout.chunks is None:
+            return self.append_many([self.encode(part) for part in parts])
+        if workers is None or self.layout.frame_bytes < _LEAST_FOR_WORKERS:
+            most = max(1, _MOST_ENCODED_BYTES // max(1, self.layout.frame_bytes))
+            while some := [self.encode(part) for part in islice(parts, most)]:
+                self.append_many(some)
+            return self._length
+        self._append_encoded(parts, workers)
         return self._length
+
+    def _append_encoded(
+        self, frames: Iterator[NDArray[Any]], workers: Executor
+    ) -> None:
+        """Append frames, in order, that other threads compress ahead."""
+        ahead: deque[Future[Encoded]] = deque()
+        try:
+            while True:
+                for frame in islice(frames, _FRAMES_AHEAD - len(ahead)):
+                    ahead.append(workers.submit(self.encode, frame))
+                if not ahead:
+                    return
+                self.append_many([ahead.popleft().result()])
+        finally:
+            # The caller's memory is read until then.
+            for future in ahead:
+                future.cancel()
+            wait(ahead)
 
     def append_many(self, frames: list[Encoded]) -> int:
         """Append several frames, as few system calls as possible; return the length.

@@ -603,12 +603,17 @@ class Writer(FrameWriting):
 
     def _retire(self, source: SourceInfo) -> None:
         """Close a source that was left open in an earlier acquisition."""
+        told = source.failure is not None
         try:
             self.close_source(source)
         except Exception:
-            # It received no frame, or its owner was told already.
-            self.logger.warning(
-                "could not close source %r of %s", source.name, self, exc_info=True
+            # It received no frame, or its owner has had this error.
+            self.logger.log(
+                logging.DEBUG if told else logging.WARNING,
+                "could not close source %r of %s",
+                source.name,
+                self,
+                exc_info=True,
             )
 
     def _stage_late(self, source: SourceInfo) -> None:

@@ -101,12 +101,24 @@ class FrameWriting(WriterHooks):
             finally:
                 source.settle(1, written)
 
+    def _workers(self) -> ThreadPoolExecutor:
+        """Return the worker threads; their lock is held."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, f"{_WORKERS} {self}")
+        return self._pool
+
+    def _helpers(self) -> ThreadPoolExecutor | None:
+        """Return threads that may work for the calling one, None if there are none."""
+        # A callback of a future may write, from a worker that nobody else relieves.
+        if self.threads < 2 or threading.current_thread().name.startswith(_WORKERS):
+            return None
+        with self._pool_lock:
+            return self._workers()
+
     def _make_queue(self, source: SourceInfo) -> SubmissionQueue:
         def schedule(work: Callable[[], object]) -> None:
             with self._pool_lock:
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(self.threads, f"{_WORKERS} {self}")
-                self._pool.submit(work)
+                self._workers().submit(work)
 
         return SubmissionQueue(
             lambda frame: self._encode(source.name, frame),

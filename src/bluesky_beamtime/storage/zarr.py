@@ -298,7 +298,7 @@ class ZarrWriter(Writer):
         if self._pacer is not None:
             self._pacer.check(array)
         try:
-            array.append_block(frames)
+            array.append_block(frames, self._helpers())
         finally:
             source.frames_written = array.length
 

@@ -62,12 +62,18 @@ def test_the_buffer_may_be_used_again_at_once(tmp_path: Path) -> None:
 def test_close_waits_for_what_is_on_its_way(tmp_path: Path) -> None:
     sink = sink_in(tmp_path)
     futures = [sink.submit(frame(n)) for n in range(50)]
+    (workers_name,) = {
+        thread.name.rpartition("_")[0]
+        for thread in threading.enumerate()
+        if "'submission'" in thread.name
+    }
     sink.close()
     assert all(f.done() for f in futures)
     assert sink.frames_written == sink.frames_published == 50
     with pytest.raises(SinkClosedError):
         sink.submit(frame(0))
-    assert not [t for t in threading.enumerate() if t.name.startswith("beamtime")]
+    assert "beamtime-frames writer ('submission'" in workers_name
+    assert not [t for t in threading.enumerate() if t.name.startswith(workers_name)]
 
 
 def test_wrong_frames_are_refused_at_once(tmp_path: Path) -> None:
