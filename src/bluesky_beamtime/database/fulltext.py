@@ -76,13 +76,20 @@ def newest_first(
     below
         Only runs older than this row.
     """
-    # The index hands out its runs in order of their numbers: SQLite must be asked for
-    # that order, and not be led to collect them all first.
-    number = _index.c.rowid if _texts_in(conditions) else _runs.c.id
+    number = number_among(conditions)
     query = matching(conditions, number)
     if below is not None:
         query = query.where(number < below)
     return query.order_by(*order, number.desc())
+
+
+def number_among(conditions: Conditions) -> ColumnElement[int]:
+    """Return the column with the numbers of the runs that fulfil conditions.
+
+    The index hands out its runs in order of their numbers: SQLite must be asked for
+    that order, and not be led to collect them all first.
+    """
+    return _index.c.rowid if _texts_in(conditions) else _runs.c.id
 
 
 def matching(conditions: Conditions, *columns: Any) -> Any:

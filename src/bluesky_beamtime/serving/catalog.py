@@ -16,9 +16,14 @@ from tiled.structures.core import Spec, StructureFamily
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.fulltext import (
+    count_matching,
+    matching,
+    number_among,
+)
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.serving.distinct import distinct
-from bluesky_beamtime.serving.queries import Condition, condition, place
+from bluesky_beamtime.serving.queries import AnyCondition, conditions_of, place
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import fetch_runs
 
@@ -26,7 +31,7 @@ Sorting = tuple[tuple[str, int], ...]
 T = TypeVar("T")
 
 _AS_RECORDED: Sorting = (("_", 1),)
-_ORDERS = {"": schema.runs.c.id, "_": schema.runs.c.id}
+_BY_AGE = ("", "_")
 
 
 class RunCatalog:
@@ -59,7 +64,7 @@ class RunCatalog:
         self,
         database: Database,
         *,
-        conditions: Sequence[Condition] = (),
+        conditions: Sequence[AnyCondition] = (),
         sorting: Sorting = _AS_RECORDED,
     ) -> None:
         self.database = database
@@ -92,7 +97,7 @@ class RunCatalog:
         """
         return RunCatalog(
             self.database,
-            conditions=(*self._conditions, condition(query)),
+            conditions=(*self._conditions, *conditions_of(query)),
             sorting=self._sorting,
         )
 
@@ -113,20 +118,29 @@ class RunCatalog:
 
     def _order(self) -> list[ColumnElement[Any]]:
         order: list[ColumnElement[Any]] = []
-        for key, direction in self._sorting:
-            column = _ORDERS.get(key)
-            if column is None:
-                column = _sort_column(key)
+        for key, direction in (*self._sorting, ("_", self._last_direction)):
+            by_age = key in _BY_AGE
+            column = self._number if by_age else _sort_column(key)
             order.append(column.desc() if direction < 0 else column.asc())
-        last = self._sorting[-1][1] if self._sorting else 1
-        order.append(schema.runs.c.id.desc() if last < 0 else schema.runs.c.id.asc())
+            if by_age:
+                # No two are equal; with more the index of texts would sort them all.
+                break
         return order
+
+    @property
+    def _last_direction(self) -> int:
+        return self._sorting[-1][1] if self._sorting else 1
+
+    @property
+    def _number(self) -> ColumnElement[int]:
+        """The numbers of the runs, in which they were recorded."""
+        return number_among(self._conditions)
 
     @property
     def _by_age(self) -> int:
         """1 or -1 if the runs are in the order of their rows, 0 if they are not."""
         first = self._sorting[0] if self._sorting else _AS_RECORDED[0]
-        return first[1] if first[0] in _ORDERS else 0
+        return first[1] if first[0] in _BY_AGE else 0
 
     # ------------------------------------------------------------------- lengths
 
@@ -143,11 +157,13 @@ class RunCatalog:
         return await _in_thread(self._count)
 
     def _count(self, limit: int | None = None) -> int:
-        some = select(schema.runs.c.id).where(*self._conditions).limit(limit)
+        if limit is None:
+            query = count_matching(self._conditions)
+        else:
+            some = matching(self._conditions, self._number).limit(limit)
+            query = select(func.count()).select_from(some.subquery())
         with self.database.reading() as connection:
-            return connection.execute(
-                select(func.count()).select_from(some.subquery())
-            ).scalar_one()
+            return connection.execute(query).scalar_one()
 
     # --------------------------------------------------------------------- pages
 
@@ -193,10 +209,10 @@ class RunCatalog:
         A cursor is the number of a run's row; it stays where it is while runs are
         added, and finds its page without counting through those before it.
         """
-        id_ = schema.runs.c.id
-        after: list[Condition] = []
+        number = self._number
+        after: list[AnyCondition] = []
         if cursor is not None:
-            after = [id_ > cursor if self._by_age > 0 else id_ < cursor]
+            after = [number > cursor if self._by_age > 0 else number < cursor]
         runs = await _in_thread(lambda: self._nodes(after, limit=limit + 1))
         more = len(runs) > limit
         runs = runs[:limit]
@@ -210,7 +226,7 @@ class RunCatalog:
         return await _in_thread(lambda: self._id_at(offset - 1))
 
     def _id_at(self, offset: int) -> int | None:
-        query = select(schema.runs.c.id).where(*self._conditions)
+        query = matching(self._conditions, self._number)
         query = query.order_by(*self._order()).offset(offset).limit(1)
         with self.database.reading() as connection:
             found = connection.execute(query).scalar()
@@ -223,7 +239,7 @@ class RunCatalog:
 
     def _nodes(
         self,
-        conditions: Sequence[Condition],
+        conditions: Sequence[AnyCondition],
         *,
         limit: int | None = None,
         offset: int | None = None,

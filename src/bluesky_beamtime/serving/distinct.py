@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func
 
-from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.engine import Database
-from bluesky_beamtime.serving.queries import RUN_SPEC, place
+from bluesky_beamtime.database.fulltext import count_matching, matching
+from bluesky_beamtime.serving.queries import RUN_SPEC, AnyCondition, place
 
 _MOST = 10_000
 
 
 def distinct(
     database: Database,
-    conditions: Sequence[ColumnElement[bool]],
+    conditions: Sequence[AnyCondition],
     keys: Sequence[str],
     *,
     structure_families: bool = False,
@@ -52,8 +52,10 @@ def distinct(
             at = place(key)
             number = func.count()
             query = (
-                select(at.value.label("value"), at.kind.label("kind"), number)
-                .where(*conditions, at.kind.is_not(None))
+                matching(
+                    conditions, at.value.label("value"), at.kind.label("kind"), number
+                )
+                .where(at.kind.is_not(None))
                 .group_by("value", "kind")
                 .order_by(number.desc())
                 .limit(_MOST)
@@ -63,9 +65,7 @@ def distinct(
                 for value, kind, count in connection.execute(query)
             ]
         if structure_families or specs:
-            total = connection.execute(
-                select(func.count()).select_from(schema.runs).where(*conditions)
-            ).scalar_one()
+            total = connection.execute(count_matching(conditions)).scalar_one()
             count = total if counts else None
             if structure_families:
                 answer["structure_families"] = _one("container", count, total)

@@ -24,13 +24,14 @@ from tiled.queries import QueryValueError
 from tiled.query_registration import QueryTranslationRegistry
 
 from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.conditions import Condition as AnyCondition
 from bluesky_beamtime.database.encoding import encode
-from bluesky_beamtime.database.fulltext import contains, matching
+from bluesky_beamtime.database.fulltext import contains
 
 Condition = ColumnElement[bool]
 
 registry = QueryTranslationRegistry()
-"""What the catalogue of runs understands; :func:`condition` asks it."""
+"""What is understood beside full text; :func:`conditions_of` asks it."""
 
 RUN_SPEC = "BlueskyRun"
 
@@ -45,16 +46,19 @@ _INT64 = range(-(2**63), 2**63)
 _LAST_CHARACTER = "\U0010ffff"
 
 
-def condition(query: Any) -> Condition:
-    """Return the condition that a query stands for.
+def conditions_of(query: Any) -> Sequence[AnyCondition]:
+    """Return the conditions that a query stands for.
 
     Raises
     ------
     QueryValueError
         The query makes no sense here; the server answers 400 with its text.
     """
+    if isinstance(query, tq.FullText):
+        # Every word somewhere, in any order.
+        return [contains(word) for word in query.text.split()]
     translate: Any = registry
-    return translate(query)
+    return [translate(query)]
 
 
 def understood(cls: type) -> Callable[[Callable[[Any], Condition]], Any]:
@@ -263,13 +267,6 @@ def _(query: Any) -> Condition:
     return and_(at.kind == "text", at.value.like(pattern))
 
 
-@understood(tq.FullText)
-def _(query: Any) -> Condition:
-    # Every word somewhere, in any order.
-    found = [contains(word) for word in query.text.split()]
-    return schema.runs.c.id.in_(matching(found, schema.runs.c.id))
-
-
 @understood(tq.KeysFilter)
 def _(query: Any) -> Condition:
     return schema.runs.c.uid.in_(query.keys)
@@ -295,4 +292,4 @@ def _(query: Any) -> Condition:
     return exists(select(1).select_from(each).where(each.c.value.in_(tags)))
 
 
-__all__ = ["Condition", "condition", "equals", "place", "registry"]
+__all__ = ["AnyCondition", "conditions_of", "equals", "place", "registry"]

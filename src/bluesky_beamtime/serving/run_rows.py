@@ -9,7 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 
 from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.conditions import Condition as AnyCondition
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.fulltext import matching, number_among
+
+# Values bound to one statement, of which SQLite takes 32 766.
+_MOST_AT_ONCE = 500
 
 
 @dataclass(slots=True)
@@ -39,7 +44,7 @@ class RunRow:
 
 def fetch_runs(
     database: Database,
-    conditions: Sequence[ColumnElement[bool]],
+    conditions: Sequence[AnyCondition],
     order: Sequence[ColumnElement[Any]],
     *,
     limit: int | None = None,
@@ -54,6 +59,17 @@ def fetch_runs(
     conditions, order, limit, offset
         As in SQL.
     """
+    numbers = matching(conditions, number_among(conditions))
+    numbers = numbers.order_by(*order).limit(limit).offset(offset)
+    found: list[RunRow] = []
+    with database.reading() as connection:
+        ids = list(connection.execute(numbers).scalars())
+        for start in range(0, len(ids), _MOST_AT_ONCE):
+            found += _rows(connection, ids[start : start + _MOST_AT_ONCE])
+    return found
+
+
+def _rows(connection: Any, ids: Sequence[int]) -> list[RunRow]:
     runs, samples = schema.runs, schema.samples
     query = (
         select(
@@ -68,29 +84,25 @@ def fetch_runs(
             samples.c.name,
         )
         .select_from(runs.outerjoin(samples, samples.c.id == runs.c.sample_id))
-        .where(*conditions)
-        .order_by(*order)
-        .limit(limit)
-        .offset(offset)
+        .where(runs.c.id.in_(ids))
     )
-    with database.reading() as connection:
-        found = {
-            row.uid: RunRow(
-                id=row.id,
-                uid=row.uid,
-                start=row.start,
-                stop=row.stop,
-                time_start=row.time_start,
-                exit_status=row.exit_status,
-                writer=row.writer,
-                sample=row.name,
-                starred=bool(row.starred),
-            )
-            for row in connection.execute(query)
-        }
-        if found:
-            _add_parts(connection, found)
-    return list(found.values())
+    found = {
+        row.id: RunRow(
+            id=row.id,
+            uid=row.uid,
+            start=row.start,
+            stop=row.stop,
+            time_start=row.time_start,
+            exit_status=row.exit_status,
+            writer=row.writer,
+            sample=row.name,
+            starred=bool(row.starred),
+        )
+        for row in connection.execute(query)
+    }
+    _add_parts(connection, {row.uid: row for row in found.values()})
+    # A run may have been deleted since its number was found.
+    return [found[number] for number in ids if number in found]
 
 
 def _add_parts(connection: Any, found: dict[str, RunRow]) -> None:

@@ -118,6 +118,46 @@ def test_queries_narrow_each_other(catalog: Any) -> None:
     assert found(catalog, Eq("plan_name", "count"), KeyPresent("operator")) == [2]
 
 
+def test_full_text_is_sorted_paged_and_counted(catalog: Any) -> None:
+    some = catalog.search(FullText("LaB6"))
+    assert found(some) == [1, 2, 3]
+    assert found(some, Eq("plan_name", "count")) == [2]
+    assert found(some, FullText("grace"), FullText("")) == [2]
+    backwards = some.sort(("_", -1))
+    assert found(backwards) == [3, 2, 1]
+    assert list(backwards.keys().page_size(2)) == list(some)[::-1]
+    assert [run.start["scan_id"] for run in backwards.values()[1:]] == [2, 1]
+    assert found(some.sort(("plan_name", 1), ("scan_id", -1))) == [2, 3, 1]
+    assert some[-1].start["scan_id"] == 3
+    assert some[2].start["scan_id"] == 2
+    counted = some.distinct("start.plan_name", counts=True, specs=True)
+    assert {
+        each["value"]: each["count"] for each in counted["metadata"]["start.plan_name"]
+    } == {"scan": 1, "count": 1, "fly": 1}
+    assert counted["specs"][0]["count"] == 3
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_full_text_comes_sorted_out_of_its_index(lab: Lab, direction: int) -> None:
+    from sqlalchemy import text
+    from sqlalchemy.dialects import sqlite
+
+    from bluesky_beamtime.database.fulltext import matching
+    from bluesky_beamtime.serving.catalog import RunCatalog
+
+    lab.run()
+    database = lab.beamtime._database
+    catalog = RunCatalog(database).search(FullText("scan")).sort([("_", direction)])
+    query = matching(catalog._conditions, catalog._number).order_by(*catalog._order())
+    written = query.compile(
+        dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
+    )
+    with database.reading() as connection:
+        plan = str(connection.execute(text(f"EXPLAIN QUERY PLAN {written}")).all())
+    assert "VIRTUAL TABLE" in plan
+    assert "TEMP B-TREE" not in plan
+
+
 def test_what_makes_no_sense_says_so(catalog: Any) -> None:
     from tiled.client.container import Container
 
