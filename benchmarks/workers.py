@@ -31,6 +31,9 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "ours, HDF5": lambda: ours(HDF5),
     "ours, HDF5, no checksum": lambda: ours(HDF5, checksum=False),
     "ours, Zarr, lz4, write()": lambda: ours(compression="lz4"),
+    "ours, Zarr, lz4, write_many()": lambda: ours(
+        call="write_many", compression="lz4", threads=2
+    ),
     "ours, Zarr, lz4": lambda: ours(compression="lz4", threads=2, call="submit"),
     "ours, HDF5, lz4": lambda: ours(HDF5, compression="lz4", threads=2, call="submit"),
     "h5py": lambda: h5py_swmr(),
