@@ -44,6 +44,8 @@ class RunCatalog:
     ----------
     database
         The beamtime; may be open for recording at the same time.
+    name
+        What it is called; by default the name of the file without ``.db``.
     conditions, sorting
         Of a catalogue that was narrowed or sorted.
 
@@ -64,17 +66,19 @@ class RunCatalog:
         self,
         database: Database,
         *,
+        name: str | None = None,
         conditions: Sequence[AnyCondition] = (),
         sorting: Sorting = _AS_RECORDED,
     ) -> None:
         self.database = database
+        self.name = name or database.path.name.removesuffix(".db")
         self._journal = JournalIndex(database.journal)
         self._conditions = tuple(conditions)
         self._sorting = sorting
 
     def metadata(self) -> dict[str, Any]:
         """Return what is said of the beamtime as a whole."""
-        return {"beamtime": {"name": self.database.path.name.removesuffix(".db")}}
+        return {"beamtime": {"name": self.name, "available": True}}
 
     def structure(self) -> ContainerStructure:
         """Return the structure, without the keys: there may be a million."""
@@ -97,6 +101,7 @@ class RunCatalog:
         """
         return RunCatalog(
             self.database,
+            name=self.name,
             conditions=(*self._conditions, *conditions_of(query)),
             sorting=self._sorting,
         )
@@ -112,6 +117,7 @@ class RunCatalog:
         """
         return RunCatalog(
             self.database,
+            name=self.name,
             conditions=self._conditions,
             sorting=tuple((key, direction) for key, direction in sorting),
         )

@@ -25,6 +25,7 @@ def client_of(database: Database) -> Any:
     import tiled.client
     from tiled.client import context as contexts
 
+    from bluesky_beamtime.serving.shelf import Shelf
     from bluesky_beamtime.serving.trees import tree_of
     from bluesky_beamtime.serving.untyped import build_app
 
@@ -33,7 +34,8 @@ def client_of(database: Database) -> Any:
     with warnings.catch_warnings():
         # Which client library Starlette would rather have is not for our users.
         warnings.filterwarnings("ignore", message="Using `httpx`")
-        context = cast("Any", contexts).Context.from_app(build_app(tree_of([database])))
+        app = build_app(tree_of(Shelf.of([database])))
+        context = cast("Any", contexts).Context.from_app(app)
     client = clients.from_context(context)
     weakref.finalize(client, context.close)
     return client

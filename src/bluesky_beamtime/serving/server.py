@@ -6,13 +6,13 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.errors import ServingError
 from bluesky_beamtime.serving.guard import App, Guard
-from bluesky_beamtime.serving.trees import PathLike, tree_of
+from bluesky_beamtime.serving.shelf import PathLike, Shelf
+from bluesky_beamtime.serving.trees import tree_of
 
 if TYPE_CHECKING:
     import uvicorn
@@ -23,14 +23,14 @@ KEY_VARIABLE = "BEAMTIME_API_KEY"
 
 
 def make_app(
-    databases: Iterable[Database], *, key: str | None, public: bool = False
+    databases: Iterable[Database] | Shelf, *, key: str | None, public: bool = False
 ) -> App:
     """Return the application of a server, guarded.
 
     Parameters
     ----------
     databases
-        Beamtimes, opened for reading.
+        Beamtimes, opened for reading, or a shelf of them.
     key
         What a client must know; letters and digits.
     public
@@ -49,12 +49,12 @@ def make_app(
     key = key or make_key()
     if not (key.isascii() and key.isalnum()):
         raise ServingError("a key consists of letters and digits, to stand in a URL")
-    files = list(databases)
+    shelf = databases if isinstance(databases, Shelf) else Shelf.of(databases)
     authentication = Authentication(
         single_user_api_key=key, allow_anonymous_access=public
     )
-    app = build_app(tree_of(files), authentication=authentication)
-    add_pages(app, files)
+    app = build_app(tree_of(shelf), authentication=authentication)
+    add_pages(app, shelf)
     return Guard(app, key=None if public else key)
 
 
@@ -69,7 +69,7 @@ class BeamtimeServer:
     Parameters
     ----------
     paths
-        The ``.db`` files of beamtimes.
+        The ``.db`` files of beamtimes, or of an index over several.
     host, port
         Where to listen; port 0 finds a free one.
     api_key
@@ -111,11 +111,8 @@ class BeamtimeServer:
         self.api_key = api_key or os.environ.get(KEY_VARIABLE) or make_key()
         self.public = public
         self.host = host
-        self._databases = [Database(path, mode="r") for path in paths]
-        folders = [Path(folder).expanduser().resolve() for folder in readable]
-        for database in self._databases:
-            database.readable = [database.folder, *folders]
-        app = make_app(self._databases, key=self.api_key, public=public)
+        self._shelf = Shelf(paths, readable=readable)
+        app = make_app(self._shelf, key=self.api_key, public=public)
         self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._server = self._make_server(app)
@@ -170,8 +167,7 @@ class BeamtimeServer:
     def close(self) -> None:
         """Let go of the files and of the address."""
         self._socket.close()
-        for database in self._databases:
-            database.close()
+        self._shelf.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

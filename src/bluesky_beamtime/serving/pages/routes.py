@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -18,18 +18,17 @@ from bluesky_beamtime.serving.pages.pictures import curve_svg, frame_png, thumbn
 from bluesky_beamtime.serving.pages.run_page import run_facts
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import fetch_runs
-from bluesky_beamtime.serving.trees import catalog_name
+from bluesky_beamtime.serving.shelf import Shelf, catalog_name
 
 T = TypeVar("T")
 
 _PAGE = 50
 
 
-def add_pages(app: FastAPI, databases: Iterable[Database]) -> None:
+def add_pages(app: FastAPI, shelf: Shelf) -> None:
     """Add the pages to an application; they ask for no key, the guard does."""
-    files = {catalog_name(database.path): database for database in databases}
     router = APIRouter(prefix="/beamtime", include_in_schema=False)
-    pages = _Pages(files)
+    pages = _Pages(shelf)
     get: Any = router.get
     get("/", response_class=HTMLResponse)(pages.index)
     get("/{name}/", response_class=HTMLResponse)(pages.runs)
@@ -42,23 +41,21 @@ def add_pages(app: FastAPI, databases: Iterable[Database]) -> None:
 
 
 class _Pages:
-    def __init__(self, databases: Mapping[str, Database]) -> None:
-        self._databases = databases
-        self._journals = {
-            name: JournalIndex(database.journal) for name, database in databases.items()
-        }
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
 
     # ------------------------------------------------------------------ documents
 
     async def index(self) -> Response:
-        names = list(self._databases)
-        if len(names) == 1:
-            return RedirectResponse(f"{html.quote(names[0])}/", status_code=303)
-        return HTMLResponse(html.render("index.html", names=names))
+        if self._shelf.only is not None:
+            name = catalog_name(self._shelf.only.path)
+            return RedirectResponse(f"{html.quote(name)}/", status_code=303)
+        contents = await _thread(self._shelf.contents)
+        return HTMLResponse(html.render("index.html", contents=contents))
 
     async def runs(self, name: str, before: int | None = None) -> Response:
-        database = self._database(name)
-        rows = await _thread(lambda: self._rows(name, before))
+        database = await self._database(name)
+        rows = await _thread(lambda: self._rows(database, before))
         return HTMLResponse(
             html.render(
                 "runs.html",
@@ -71,8 +68,8 @@ class _Pages:
         )
 
     async def rows(self, name: str) -> Response:
-        self._database(name)
-        rows = await _thread(lambda: self._rows(name, None))
+        database = await self._database(name)
+        rows = await _thread(lambda: self._rows(database, None))
         return HTMLResponse(html.render("rows.html", name=name, rows=rows))
 
     async def run(self, name: str, uid: str) -> Response:
@@ -123,28 +120,30 @@ class _Pages:
 
     # ------------------------------------------------------------------ what is there
 
-    def _database(self, name: str) -> Database:
-        database = self._databases.get(name)
-        if database is None:
-            raise HTTPException(404, f"no beamtime called {name!r} is served here")
-        return database
+    async def _database(self, name: str) -> Database:
+        contents = await _thread(self._shelf.contents)
+        database = contents.available.get(name)
+        if database is not None:
+            return database
+        if name in contents.absent:
+            raise HTTPException(410, contents.absent[name].reason)
+        raise HTTPException(404, f"no beamtime called {name!r} is served here")
 
-    def _rows(self, name: str, before: int | None) -> list[dict[str, Any]]:
+    def _rows(self, database: Database, before: int | None) -> list[dict[str, Any]]:
         id_ = schema.runs.c.id
         conditions = [] if before is None else [id_ < before]
-        rows = fetch_runs(self._databases[name], conditions, [id_.desc()], limit=_PAGE)
-        database, journal = self._databases[name], self._journals[name]
+        rows = fetch_runs(database, conditions, [id_.desc()], limit=_PAGE)
+        journal = JournalIndex(database.journal)
         return [html.run_line(RunNode(database, journal, row)) for row in rows]
 
     async def _node(self, name: str, uid: str) -> RunNode:
-        database = self._database(name)
-        journal = self._journals[name]
+        database = await self._database(name)
         found = await _thread(
             lambda: fetch_runs(database, [schema.runs.c.uid == uid], [])
         )
         if not found:
             raise HTTPException(404, f"there is no run {uid!r} in {name!r}")
-        return RunNode(database, journal, found[0])
+        return RunNode(database, JournalIndex(database.journal), found[0])
 
 
 def _final(node: RunNode) -> bool:
