@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from bluesky_beamtime.database import statements
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.encoding import ArrayReference, encode
-from bluesky_beamtime.errors import DocumentError
+from bluesky_beamtime.database.kinds import is_array
+from bluesky_beamtime.errors import DocumentError, StorageError
+
+Load = Callable[[ArrayReference], NDArray[Any]]
 
 # For each INSERT the table, its key, and the columns that say what the document says,
 # each with its position in the row.
@@ -60,7 +66,9 @@ _QUERIES = {
 }
 
 
-def check_same(cursor: sqlite3.Cursor, sql: str, row: tuple[Any, ...]) -> None:
+def check_same(
+    cursor: sqlite3.Cursor, sql: str, row: tuple[Any, ...], load: Load
+) -> None:
     """Raise unless the row that is there already says what this one says.
 
     Parameters
@@ -71,6 +79,8 @@ def check_same(cursor: sqlite3.Cursor, sql: str, row: tuple[Any, ...]) -> None:
         The INSERT that left the row that is there as it was.
     row
         The row that it would have stored.
+    load
+        Returns an array that the event that is there refers to.
 
     Raises
     ------
@@ -82,14 +92,14 @@ def check_same(cursor: sqlite3.Cursor, sql: str, row: tuple[Any, ...]) -> None:
     if stored is None:
         return
     for (name, position), before in zip(columns.items(), stored, strict=True):
-        if not _say_the_same(name, before, row[position]):
+        if not _say_the_same(name, before, row[position], load):
             raise DocumentError(
                 f"another document with the uid {row[0]!r:.80} is stored already, and "
                 f"has another value in {name!r}"
             )
 
 
-def _say_the_same(name: str, before: Any, now: Any) -> bool:
+def _say_the_same(name: str, before: Any, now: Any, load: Load) -> bool:
     if before == now:
         return True
     if name == "rest":
@@ -97,7 +107,7 @@ def _say_the_same(name: str, before: Any, now: Any) -> bool:
         # has lost its own.
         return _more(before) == _more(now)
     if name == "data":
-        return _same_but_arrays(before, now)
+        return _same_data(before, now, load)
     if isinstance(before, str) and before.startswith("{"):
         return orjson.loads(before) == orjson.loads(now)
     return False
@@ -108,12 +118,34 @@ def _more(rest: str | None) -> Any:
     return {} if rest is None else orjson.loads(rest)["values"]
 
 
-def _same_but_arrays(stored: str, given: str) -> bool:
-    """Compare the data of two events; arrays are in the store, and not looked at."""
+def _same_data(stored: str, given: str, load: Load) -> bool:
+    """Compare the data of events, of which the first has its arrays in the store."""
     before: dict[str, Any] = decode(stored)
     now: dict[str, Any] = decode(given)
     arrays = {key for key, v in before.items() if type(v) is ArrayReference}
-    return before.keys() == now.keys() and _text(before, arrays) == _text(now, arrays)
+    return (
+        before.keys() == now.keys()
+        and _text(before, arrays) == _text(now, arrays)
+        and all(_same_array(before[key], now[key], load) for key in arrays)
+    )
+
+
+def _same_array(reference: ArrayReference, given: Any, load: Load) -> bool:
+    if type(given) is ArrayReference:
+        return given == reference
+    try:
+        stored = load(reference)
+    except StorageError:
+        # What cannot be read is no reason to let go of what might be the same.
+        return False
+    if not is_array(given):
+        # It went through a format that has only lists.
+        return isinstance(given, list) and encode(stored.tolist()) == encode(given)
+    return (
+        (stored.dtype, stored.shape) == (given.dtype, given.shape)
+        # As bytes, so that NaN is equal to itself.
+        and np.ascontiguousarray(stored).tobytes() == given.tobytes()
+    )
 
 
 def _text(data: dict[str, Any], leave_out: set[str]) -> str:

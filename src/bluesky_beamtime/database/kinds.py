@@ -42,3 +42,15 @@ def is_model(value: Any) -> TypeGuard[Iterable[tuple[str, Any]]]:
     return hasattr(cast("Any", type(value)), "model_fields") and hasattr(
         value, "__iter__"
     )
+
+
+def shown(value: object) -> str:
+    """Return the start of a value's ``repr`` for a message, whatever its class does.
+
+    Documents hold what devices returned, and a ``repr`` may raise; an error that tells
+    of a document must not be replaced by that.
+    """
+    try:
+        return f"{value!r:.80}"
+    except Exception:
+        return object.__repr__(value)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.fulltext import clean
-from bluesky_beamtime.database.kinds import is_integer, is_mapping
+from bluesky_beamtime.database.kinds import is_integer, is_mapping, shown
 from bluesky_beamtime.errors import DocumentError
 
 _ORCID = re.compile(
@@ -48,7 +48,7 @@ class Person:
         """
         name: object = self.name
         if not isinstance(name, str) or not name.strip():
-            raise DocumentError(f"a person needs a name, not {name!r:.80}")
+            raise DocumentError(f"a person needs a name, not {shown(name)}")
         self.name = clean(name.strip())
         if self.email is not None:
             self.email = clean(self.email)
@@ -73,7 +73,7 @@ class Person:
             return cls(**_parse(value))
         if not is_mapping(value):
             raise DocumentError(
-                f"a person is a name, a mapping or a Person, not {value!r:.80}"
+                f"a person is a name, a mapping or a Person, not {shown(value)}"
             )
         given: dict[str, Any] = {str(key).lower(): item for key, item in value.items()}
         if "name" not in given:

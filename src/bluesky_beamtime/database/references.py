@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path, PosixPath
 from typing import Any
 
+from numpy.typing import NDArray
+
+from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.database.uris import relative_to
 from bluesky_beamtime.errors import StoreReadError
 from bluesky_beamtime.storage import open_frames
@@ -47,3 +50,15 @@ def open_referenced(store: Path, path: str) -> Any:
     if relative_to(array, store) is None:
         raise StoreReadError(f"{str(array)!r} is not in the beamtime's own store")
     return open_frames(array)
+
+
+def load_referenced(store: Path, reference: ArrayReference) -> NDArray[Any]:
+    """Return one array of an event, in the dtype that its document had.
+
+    Raises
+    ------
+    StoreReadError
+        It is not there, or is damaged.
+    """
+    frames = open_referenced(store, reference.path)
+    return frames[reference.index].astype(reference.dtype, copy=False)

@@ -15,7 +15,7 @@ from bluesky_beamtime.database.documents import (
     pack_rest,
 )
 from bluesky_beamtime.database.encoding import encode, encode_plain
-from bluesky_beamtime.database.kinds import is_integer, is_mapping, is_number
+from bluesky_beamtime.database.kinds import is_integer, is_mapping, is_number, shown
 from bluesky_beamtime.database.uris import relative_to, to_stored
 from bluesky_beamtime.errors import DocumentError
 
@@ -40,9 +40,9 @@ def text_of(doc: Document, key: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise DocumentError(f"{key!r} is no valid text: {value!r}") from error
+            raise DocumentError(f"{key!r} is no valid text: {shown(value)}") from error
         return str.__str__(value)
-    raise DocumentError(f"{key!r} must be text, got {value!r:.80}")
+    raise DocumentError(f"{key!r} must be text, got {shown(value)}")
 
 
 def number_of(doc: Document, key: str) -> float | None:
@@ -57,7 +57,7 @@ def number_of(doc: Document, key: str) -> float | None:
     if is_number(value):
         number = float(value)
         return number if math.isfinite(number) else None
-    raise DocumentError(f"{key!r} must be a number, got {value!r:.80}")
+    raise DocumentError(f"{key!r} must be a number, got {shown(value)}")
 
 
 def integer_of(doc: Document, key: str) -> int:
@@ -73,7 +73,7 @@ def integer_of(doc: Document, key: str) -> int:
         number = operator.index(value)
         if number in _INT64:
             return number
-    raise DocumentError(f"{key!r} must be an integer, got {value!r:.80}")
+    raise DocumentError(f"{key!r} must be an integer, got {shown(value)}")
 
 
 def mapping_of(doc: Document, key: str) -> Mapping[str, Any]:
@@ -87,7 +87,7 @@ def mapping_of(doc: Document, key: str) -> Mapping[str, Any]:
     value = doc.get(key)
     if is_mapping(value):
         return value
-    raise DocumentError(f"{key!r} must be a mapping, got {value!r:.80}")
+    raise DocumentError(f"{key!r} must be a mapping, got {shown(value)}")
 
 
 # ------------------------------------------------------------------------- documents

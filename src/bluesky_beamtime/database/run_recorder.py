@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bluesky_beamtime.database.encoding import encode, encode_plain
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.event_arrays import EventArrays, ImageRef
 from bluesky_beamtime.database.facts import store_facts
+from bluesky_beamtime.database.references import load_referenced
 from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import DocumentError, IntegrityError
 
@@ -191,7 +193,7 @@ class RunRecorder:
                     added += 1
                     _insert_images(cursor, row[0], images)
                 else:
-                    ordinal = _after(cursor, statements.INSERT_EVENT, row, ordinal)
+                    ordinal = self._after(cursor, statements.INSERT_EVENT, row, ordinal)
         self.ordinal = ordinal
         self._events += added
 
@@ -337,7 +339,7 @@ class RunRecorder:
                 if cursor.rowcount > 0:
                     ordinal += 1
                 else:
-                    ordinal = _after(cursor, statements.INSERT_DATUM, row, ordinal)
+                    ordinal = self._after(cursor, statements.INSERT_DATUM, row, ordinal)
         self.ordinal = ordinal
 
     def stop(self, doc: Document) -> None:
@@ -368,8 +370,24 @@ class RunRecorder:
             self.ordinal += 1
             return True
         with self._database.inserting() as cursor:
-            self.ordinal = _after(cursor, sql, row, self.ordinal)
+            self.ordinal = self._after(cursor, sql, row, self.ordinal)
         return False
+
+    def _after(
+        self, cursor: sqlite3.Cursor, sql: str, row: rows.Row, ordinal: int
+    ) -> int:
+        """Return the ordinal of what comes after a document that was there before.
+
+        Somebody else may have recorded this run so far.
+
+        Raises
+        ------
+        DocumentError
+            What is there with this uid says something else.
+        """
+        check_same(cursor, sql, row, partial(load_referenced, self._database.store))
+        found = cursor.execute(_ORDINALS[sql], row[:1]).fetchone()
+        return ordinal if found is None else max(ordinal, found[0] + 1)
 
     # ------------------------------------------------------------------ life cycle
 
@@ -386,21 +404,6 @@ class RunRecorder:
             with suppress(Exception):
                 self._database.forget_sync(arrays.sync)
             arrays.close()
-
-
-def _after(cursor: sqlite3.Cursor, sql: str, row: rows.Row, ordinal: int) -> int:
-    """Return the ordinal of what comes after a document that was there before.
-
-    Somebody else may have recorded this run so far.
-
-    Raises
-    ------
-    DocumentError
-        What is there with this uid says something else.
-    """
-    check_same(cursor, sql, row)
-    found = cursor.execute(_ORDINALS[sql], row[:1]).fetchone()
-    return ordinal if found is None else max(ordinal, found[0] + 1)
 
 
 def _insert_images(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.encoding import encode
-from bluesky_beamtime.database.kinds import is_mapping
+from bluesky_beamtime.database.kinds import is_mapping, shown
 from bluesky_beamtime.database.schema import sample_history, samples
 from bluesky_beamtime.errors import DocumentError
 
@@ -57,7 +57,7 @@ class SampleMetadata:
             return cls(name=_check_name(value))
         if not is_mapping(value) or not value:
             raise DocumentError(
-                f"a sample is a name, a mapping or a SampleMetadata, not {value!r:.80}"
+                f"a sample is a name, a mapping or a SampleMetadata, not {shown(value)}"
             )
         known = {f.name for f in fields(cls)} - {"id", "extra"}
         given = {key: item for key, item in value.items() if key in known}

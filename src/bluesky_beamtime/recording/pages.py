@@ -61,10 +61,12 @@ def unpack(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:
     elif name == "bulk_datum":
         ids, kwargs = doc["datum_ids"], doc["datum_kwarg_list"]
         _check_lengths(name, len(ids), {"datum_kwarg_list": kwargs})
+        more = _more(doc, "resource", "datum_ids", "datum_kwarg_list")
         for datum_id, datum_kwargs in zip(ids, kwargs, strict=True):
             yield (
                 "datum",
                 {
+                    **more,
                     "resource": doc["resource"],
                     "datum_kwargs": datum_kwargs,
                     "datum_id": datum_id,
@@ -82,12 +84,7 @@ def _event_page(doc: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:
     _check_lengths("event_page", count, {key: doc[key] for key in rows})
     for key, table in tables.items():
         _check_lengths(f"event_page {key!r}", count, table)
-    # What is neither a column nor a table of columns holds for every event.
-    more = {
-        key: value
-        for key, value in doc.items()
-        if key not in tables and key not in rows and key != "descriptor"
-    }
+    more = _more(doc, *tables, *rows, "descriptor")
     for number in range(count):
         yield (
             "event",
@@ -108,6 +105,7 @@ def _datum_page(doc: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:
     ids = doc["datum_id"]
     kwargs = doc["datum_kwargs"]
     _check_lengths("datum_page", len(ids), kwargs)
+    more = _more(doc, "resource", "datum_id", "datum_kwargs")
     for number, datum_id in enumerate(ids):
         yield (
             "datum",
@@ -115,8 +113,14 @@ def _datum_page(doc: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:
                 "resource": doc["resource"],
                 "datum_kwargs": _row(kwargs, number),
                 "datum_id": datum_id,
+                **more,
             },
         )
+
+
+def _more(doc: Mapping[str, Any], *known: str) -> Document:
+    """Return what is no column nor table of columns: it holds for every row."""
+    return {key: value for key, value in doc.items() if key not in known}
 
 
 def _row(table: Mapping[str, Sequence[Any]], number: int) -> Document:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.engine import Database
-from bluesky_beamtime.database.kinds import is_mapping, is_number
+from bluesky_beamtime.database.kinds import is_mapping, is_number, shown
 from bluesky_beamtime.database.liveness import WriterLock
 from bluesky_beamtime.database.reserve import SpaceReserve
 from bluesky_beamtime.database.rows import text_of
@@ -208,9 +208,9 @@ class DocumentRecorder:
         if isinstance(name, enum.Enum):
             name = name.name
         if name not in NAMES:
-            raise DocumentError(f"there is no kind of document called {name!r:.80}")
+            raise DocumentError(f"there is no kind of document called {shown(name)}")
         if not is_mapping(doc):
-            raise DocumentError(f"a document is a mapping, not {doc!r:.80}")
+            raise DocumentError(f"a document is a mapping, not {shown(doc)}")
         if name == "start":
             return name, self._router.started(text_of(doc, "uid"))
         return name, self._router.route(name, doc)
@@ -307,23 +307,25 @@ class DocumentRecorder:
         if isinstance(error, _JournalError):
             raise error.cause
         reason = _reason(error)
+        kind = name if isinstance(name, str) else type(name).__name__
         with self._lock:
             if run is None:
                 run = self._router.in_memory(name, doc)
-            if run is None and name == "start" and not malformed:
-                # The run goes on without the database, and keeps its name for frames.
-                run = RunRecorder(self._database, doc)
-                self._router.add(run)
-            kind = "quarantined" if malformed else "unstored"
+            if run is None and kind == "start" and not malformed:
+                # The run goes on without the database, and keeps its name for frames;
+                # unless it has none.
+                with suppress(Exception):
+                    run = RunRecorder(self._database, doc)
+                    self._router.add(run)
             if not malformed and run is not None:
                 run.in_journal = True
+            state = "quarantined" if malformed else "unstored"
             try:
-                self._write_journal(name, doc, run, kind, reason)
+                self._write_journal(name, doc, run, state, reason)
             except _JournalError as failure:
                 raise failure.cause from error
-            if name == "stop" and run is not None and run.in_journal:
+            if kind == "stop" and run is not None and run.in_journal:
                 self._router.forget(run)
-        kind = name if isinstance(name, str) else type(name).__name__
         what = f"a {kind} document" + (f" of run {run.uid}" if run else "")
         if malformed:
             message = f"{what} is malformed and was put aside: {reason}"

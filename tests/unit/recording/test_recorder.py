@@ -477,6 +477,104 @@ def test_a_document_that_contains_itself_is_put_aside(recording, documents) -> N
     assert not recording.run(documents[0][1]["uid"]).complete
 
 
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no eq")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("place", ["uid", "time", "document", "name"])
+@pytest.mark.filterwarnings("ignore::bluesky_beamtime.errors.BeamtimeWarning")
+def test_an_object_that_raises_when_it_is_shown_is_put_aside(
+    recording, documents, place
+) -> None:
+    name, doc = "start", dict(documents[0][1], uid="another")
+    if place == "document":
+        doc = Hostile()
+    elif place == "name":
+        name = Hostile()
+    else:
+        doc[place] = Hostile()
+    recording.recorder(name, doc)
+    (entry,) = recording.journaled()
+    assert "Hostile" in str(entry)
+    # Nothing of it sticks to what comes after.
+    run = recording(documents)
+    assert_documents_equal(run.documents(), documents)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.full((2, 2), 8.0),
+        np.full((2, 2), 7),
+        np.full(4, 7.0),
+        [[7.0, 7.0], [7.0, 8.0]],
+        "an image",
+        None,
+    ],
+)
+def test_a_second_event_with_another_array_is_put_aside(recording, other) -> None:
+    bundle = compose_run()
+    key = {"source": "s", "dtype": "array", "shape": [2, 2]}
+    stream = bundle.compose_descriptor(name="primary", data_keys={"img": key})
+    image = np.array([[7.0, np.nan], [np.inf, -0.0]])
+    event = stream.compose_event(data={"img": image}, timestamps={"img": 0.0})
+    recorder = recording.recorder
+    recorder("start", bundle.start_doc)
+    recorder("descriptor", stream.descriptor_doc)
+    recorder("event", event)
+    # The same, also as JSON has it, is there already.
+    recorder("event", event | {"data": {"img": image.copy()}})
+    recorder("event", event | {"data": {"img": image.tolist()}})
+    assert recording.journaled() == []
+    with pytest.warns(BeamtimeWarning, match="has another value in 'data'"):
+        recorder("event", event | {"data": {"img": other}})
+    (entry,) = recording.journaled()
+    assert (entry["name"], entry["kind"]) == ("event", "quarantined")
+    (stored,) = [
+        doc
+        for name, doc in recording.run(bundle.start_doc["uid"]).documents()
+        if name == "event"
+    ]
+    np.testing.assert_array_equal(stored["data"]["img"], image)
+
+
+def test_what_a_page_says_beyond_its_rows_stays(recording) -> None:
+    bundle = compose_run()
+    resource = bundle.compose_resource(
+        spec="S", root="/r", resource_path="p", resource_kwargs={}
+    )
+    datums = [resource.compose_datum(datum_kwargs={"n": n}) for n in range(4)]
+    page = pack_datum_page(*datums[:2]) | {"extra": [1]}
+    bulk = {
+        "resource": datums[2]["resource"],
+        "datum_ids": [datum["datum_id"] for datum in datums[2:]],
+        "datum_kwarg_list": [datum["datum_kwargs"] for datum in datums[2:]],
+        "other": "x",
+    }
+    run = recording(
+        [
+            ("start", bundle.start_doc),
+            ("resource", resource.resource_doc),
+            ("datum_page", page),
+            ("bulk_datum", bulk),
+            ("stop", bundle.compose_stop()),
+        ]
+    )
+    stored = [doc for name, doc in run.documents() if name == "datum"]
+    assert stored == [
+        *(datum | {"extra": [1]} for datum in datums[:2]),
+        *(datum | {"other": "x"} for datum in datums[2:]),
+    ]
+
+
 def test_a_second_stop_is_put_aside(recording, documents) -> None:
     run = recording(documents)
     with pytest.warns(BeamtimeWarning, match="second stop"):
