@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE / "_extensions")]
 
-from bluesky_beamtime._version import __version__  # noqa: E402  the path comes first
+from bluesky_beamtime._version import __version__
 
 project = "bluesky-beamtime"
 author = "bluesky-beamtime contributors"

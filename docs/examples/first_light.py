@@ -25,8 +25,8 @@ print(data.cam1.shape, data.cam1.dtype, data.cam1.attrs["units"])
 frame = data.cam1[3].values  # read now, and only this one
 print(frame.shape, "brightest pixel:", frame.max())
 # [scan]
-from bluesky_beamtime.demo import SimMotor  # noqa: E402
-from bluesky_beamtime.devices import SimCounter  # noqa: E402
+from bluesky_beamtime.demo import SimMotor
+from bluesky_beamtime.devices import SimCounter
 
 with init_devices():
     x = SimMotor()

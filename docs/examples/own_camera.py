@@ -20,7 +20,7 @@ class Webcam:
 
 
 # [source]
-from bluesky_beamtime.devices import AcquisitionThread, Camera, FrameStamp  # noqa: E402
+from bluesky_beamtime.devices import AcquisitionThread, Camera, FrameStamp
 
 
 class WebcamSource:
@@ -51,12 +51,12 @@ class WebcamSource:
 
 
 # [use]
-from bluesky import RunEngine  # noqa: E402
-from bluesky import plans as bp  # noqa: E402
-from ophyd_async.core import init_devices  # noqa: E402
+from bluesky import RunEngine
+from bluesky import plans as bp
+from ophyd_async.core import init_devices
 
-from bluesky_beamtime import Beamtime  # noqa: E402
-from bluesky_beamtime.plans import fly_frames  # noqa: E402
+from bluesky_beamtime import Beamtime
+from bluesky_beamtime.plans import fly_frames
 
 RE = RunEngine()
 with Beamtime("webcam.db") as beamtime:

@@ -20,8 +20,8 @@ with Beamtime("2026-11-LaB6.db", sample="LaB6") as beamtime:
 for name in [name for name in sys.modules if name.startswith("bluesky_beamtime")]:
     sys.modules[name] = None
 # [runs]
-import sqlite3  # noqa: E402
-from contextlib import closing  # noqa: E402
+import sqlite3
+from contextlib import closing
 
 with closing(sqlite3.connect("2026-11-LaB6.db")) as database:
     query = """
@@ -34,7 +34,7 @@ with closing(sqlite3.connect("2026-11-LaB6.db")) as database:
     query = "SELECT data_key, uri FROM stream_resources ORDER BY data_key"
     places = dict(database.execute(query).fetchall())
 # [frames]
-import zarr  # noqa: E402
+import zarr
 
 for key, uri in places.items():
     array = zarr.open_array(uri, mode="r")

@@ -241,7 +241,9 @@ def sql(
 def serve(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="The databases of beamtimes, or an index."),
+        typer.Argument(
+            metavar="FILE…", help="The databases of beamtimes, or an index."
+        ),
     ],
     host: Annotated[
         str, typer.Option("--host", help="Address to listen at.")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import zarr
 
-from bluesky_beamtime.database.encoding import ArrayReference
-from bluesky_beamtime.errors import StoreWriteError
 from bluesky_beamtime.database import event_arrays
+from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.database.event_arrays import EventArrays
+from bluesky_beamtime.errors import StoreWriteError
 from bluesky_beamtime.testing import assert_documents_equal
 
 HOSTILE = [
