@@ -386,9 +386,9 @@ SQLITE_EXTRAS = tuple(DDL(statement) for statement in (*_FULL_TEXT, *_VIEWS))
 
 # What has changed, for replicas: made when the first replica of a file is, so that
 # files without one do without it. A row says that something of a run (or a sample, …)
-# has changed since, and moves to the end when it changes again: there are never more rows
-# than runs, samples and people. Events and datums are only ever added, and their own
-# numbers tell which are new.
+# has changed since, and moves to the end when it changes again: there are never more
+# rows than runs, samples and people. Events and datums are only ever added, and their
+# own numbers tell which are new.
 _CHANGED = {
     "runs": ("run", "{row}.uid"),
     "run_tags": ("run", "{row}.run_uid"),
