@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,12 +136,21 @@ class EventTable:
         self._dataset = dataset
         self._fields = fields
         self._data_keys = data_keys
+        self._columns: dict[str, str] = {}
+        for field in fields:
+            # Tiled keeps names that begin with an underscore to itself.
+            name = f"field{field}" if field.startswith("_") else field
+            self._columns[_free(name, self._columns)] = field
         self._table: Any = None
 
     def metadata(self) -> dict[str, Any]:
         """Return the data keys of the columns, units included."""
         keys = self._data_keys
-        return {field: keys[field] for field in self._fields if field in keys}
+        return {
+            column: keys[field]
+            for column, field in self._columns.items()
+            if field in keys
+        }
 
     def structure(self) -> Any:
         """Return the columns and their types."""
@@ -156,11 +165,11 @@ class EventTable:
             "time": self._dataset["time"].values,
         }
         stamps = self._stream.timestamps()
-        for field in self._fields:
-            columns[_column_name(field)] = _arrow_values(self._dataset[field].values)
+        for column, field in self._columns.items():
+            columns[column] = _arrow_values(self._dataset[field].values)
         for field in self._fields:
             if field in stamps and len(stamps[field]) == len(columns["seq_num"]):
-                columns[f"ts_{field}"] = stamps[field].values
+                columns[_free(f"ts_{field}", columns)] = stamps[field].values
         self._table = pa.table(columns)
         return self._table
 
@@ -200,12 +209,15 @@ class EventTable:
 
         column = self.read([key])[key]
         values = xr.DataArray(column.to_numpy(), dims=("time",))
-        return FieldArray(values, self._data_keys.get(key, {}))
+        field = self._columns.get(key, key)
+        return FieldArray(values, self._data_keys.get(field, {}))
 
 
-def _column_name(field: str) -> str:
-    # Tiled keeps names that begin with an underscore to itself.
-    return f"field{field}" if field.startswith("_") else field
+def _free(name: str, taken: Container[str]) -> str:
+    """Return a name that no other column has."""
+    while name in taken or name in ("seq_num", "time"):
+        name += "_"
+    return name
 
 
 def _arrow_values(values: NDArray[Any]) -> Any:

@@ -90,6 +90,17 @@ class Lab:
         return uid
 
 
+@pytest.fixture(autouse=True)
+def views_apart() -> Iterator[None]:
+    """Undo what the plugins' ``v1`` and ``v2`` do to all clients of a process."""
+    yield
+    from bluesky_tiled_plugins.clients.bluesky_run import BlueskyRun
+    from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH
+
+    for dispatch in DEFAULT_STRUCTURE_CLIENT_DISPATCH.values():
+        dispatch.set("BlueskyRun", lambda: BlueskyRun)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "x.db"
