@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import anyio.to_thread
@@ -37,6 +38,8 @@ class Container:
     structure_family = StructureFamily.container
     must_revalidate = True
     access_tags = None
+    # Tiled asks it when there is an access policy; None would be the root of a tree.
+    node = SimpleNamespace(parent=True)
     specs: Sequence[Spec] = ()
 
     def metadata(self) -> dict[str, Any]:
@@ -231,10 +234,10 @@ class RunNode(Container):
         return self._metadata
 
     @property
-    def access_tags(self) -> frozenset[str] | None:
+    def access_tags(self) -> frozenset[str]:
         """Who may see it, as ``tiled_access_tags`` of the start document says."""
         tags = self._metadata["start"].get("tiled_access_tags")
-        return frozenset(map(str, tags)) if is_list(tags) else None
+        return frozenset(map(str, tags)) if is_list(tags) else frozenset()
 
     def children(self) -> Mapping[str, Callable[[], Any]]:
         """Return what makes each stream."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.errors import ServingError
@@ -56,6 +56,43 @@ def make_app(
     app = build_app(tree_of(shelf), authentication=authentication)
     add_pages(app, shelf)
     return Guard(app, key=None if public else key)
+
+
+def app_from_config(path: PathLike | None = None) -> App:
+    """Return the application that a configuration file of Tiled describes, guarded.
+
+    ::
+
+        export TILED_CONFIG=config.yml
+        uvicorn --factory bluesky_beamtime.serving.server:app_from_config
+
+    Parameters
+    ----------
+    path
+        The file; by default what ``TILED_CONFIG`` in the environment says.
+
+    Raises
+    ------
+    ServingError
+        No file was named.
+
+    Notes
+    -----
+    Who may read is what the file says; the guard refuses paths that climb, and every
+    change. Without providers it asks for the file's key on every route.
+    """
+    from bluesky_beamtime.serving.untyped import build_app_from_config, parse_configs
+
+    path = path or os.environ.get("TILED_CONFIG")
+    if not path:
+        raise ServingError("name the configuration file of Tiled in TILED_CONFIG")
+    config: Any = parse_configs(path)
+    authentication = config.authentication
+    key = authentication.single_user_api_key
+    alone = key and not (
+        authentication.providers or authentication.allow_anonymous_access
+    )
+    return Guard(build_app_from_config(config), key=key if alone else None)
 
 
 def make_key() -> str:
