@@ -40,17 +40,20 @@ import numpy as np
 from event_model import compose_run
 from bluesky_beamtime import Beamtime
 key = {"source": "s", "dtype": "number", "shape": []}
+image = {"source": "s", "dtype": "array", "shape": [16, 24]}
 with Beamtime(sys.argv[1], sample=sys.argv[2], on_error="raise") as beamtime:
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(int(sys.argv[3])):
         md = {"scan_id": beamtime.next_scan_id(), "writer": sys.argv[2]}
         bundle = compose_run(metadata=md)
-        stream = bundle.compose_descriptor(name="primary", data_keys={"x": key})
+        data_keys = {"x": key, "img": image}
+        stream = bundle.compose_descriptor(name="primary", data_keys=data_keys)
         beamtime("start", bundle.start_doc)
         beamtime("descriptor", stream.descriptor_doc)
         for point in range(int(sys.argv[4])):
-            event = stream.compose_event(data={"x": point}, timestamps={"x": 0.0})
+            data = {"x": point, "img": np.full((16, 24), point, "u2")}
+            event = stream.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0))
             beamtime("event", event)
         beamtime("stop", bundle.compose_stop())
 """
@@ -66,7 +69,11 @@ with Beamtime(sys.argv[1], mode="r") as beamtime:
     while not ended.is_set() or not rounds:
         for run in beamtime.search()[:5]:
             stopped = run.stop is not None
-            names = [name for name, _ in run.documents()]
+            names = []
+            for name, doc in run.documents():
+                names.append(name)
+                if name == "event":
+                    assert (doc["data"]["img"] == doc["data"]["x"]).all(), doc
             events = names.count("event")
             if stopped:
                 assert names[-1] == "stop" and events == int(sys.argv[2]), names
@@ -74,6 +81,8 @@ with Beamtime(sys.argv[1], mode="r") as beamtime:
             if data is not None:
                 assert data["x"].values.tolist() == list(range(data.sizes["time"]))
                 assert data.sizes["time"] >= events
+                images = data["img"].values
+                assert (images == data["x"].values[:, None, None]).all(), images
             seen += 1
         rounds += 1
 print(rounds, seen)
@@ -154,7 +163,7 @@ def test_a_reader_that_came_first_sees_what_comes(tmp_path: Path) -> None:
 
 def test_two_writers_and_four_readers(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    runs, events = 10, 60
+    runs, events = 6, 40
     Beamtime(path).close()
     writers = [ready(start(WRITER, path, name, runs, events)) for name in "ab"]
     readers = [start(LOOKER, path, events) for _ in range(4)]
@@ -168,10 +177,15 @@ def test_two_writers_and_four_readers(tmp_path: Path) -> None:
     assert all(rounds > 0 and seen > 0 for rounds, seen in looked)
     with Beamtime(path, mode="r") as beamtime:
         assert len(beamtime) == 2 * runs
-        assert sorted(run.scan_id or 0 for run in beamtime) == list(range(1, 21))
+        assert sorted(run.scan_id or 0 for run in beamtime) == list(
+            range(1, 2 * runs + 1)
+        )
         for run in beamtime:
             assert run.exit_status == "success"
-            assert run.primary.read()["x"].values.tolist() == list(range(events))
+            data = run.primary.read()
+            assert data["x"].values.tolist() == list(range(events))
+            assert np.all(data["img"].values == np.arange(events)[:, None, None])
+        assert beamtime.verify().ok
         assert len(beamtime.search(sample="a")) == runs
         assert beamtime.search(sample="b", writer="b")
     assert not (tmp_path / "x.journal.jsonl").exists()
