@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -105,12 +106,17 @@ def _say_the_same(name: str, before: Any, now: Any, load: Load) -> bool:
     if name == "rest":
         # The order of the keys depends on who sent it: an event that came in a page
         # has lost its own.
-        return _more(before) == _more(now)
+        return _sorted(_more(before)) == _sorted(_more(now))
     if name == "data":
         return _same_data(before, now, load)
     if isinstance(before, str) and before.startswith("{"):
-        return orjson.loads(before) == orjson.loads(now)
+        return _sorted(orjson.loads(before)) == _sorted(orjson.loads(now))
     return False
+
+
+def _sorted(value: Any) -> str:
+    """Return a text that the order of keys does not change; True is not 1 there."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _more(rest: str | None) -> Any:

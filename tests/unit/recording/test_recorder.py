@@ -546,6 +546,19 @@ def test_a_second_event_with_another_array_is_put_aside(recording, other) -> Non
     np.testing.assert_array_equal(stored["data"]["img"], image)
 
 
+@pytest.mark.parametrize("change", [{"timestamps": {"x": True}}, {"more": True}])
+def test_true_is_not_one_in_a_second_event(recording, change) -> None:
+    bundle = compose_run()
+    stream = bundle.compose_descriptor(name="primary", data_keys={"x": KEY})
+    event = stream.compose_event(data={"x": 1}, timestamps={"x": 1.0}) | {"more": 1}
+    recording.recorder("start", bundle.start_doc)
+    recording.recorder("descriptor", stream.descriptor_doc)
+    recording.recorder("event", event)
+    with pytest.warns(BeamtimeWarning, match="has another value in"):
+        recording.recorder("event", event | change)
+    assert len(recording.journaled()) == 1
+
+
 def test_what_a_page_says_beyond_its_rows_stays(recording) -> None:
     bundle = compose_run()
     resource = bundle.compose_resource(
