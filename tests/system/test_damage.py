@@ -226,3 +226,37 @@ def is_ok(path: Path) -> bool:
             return beamtime.verify().ok
     except BeamtimeError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        # SQLite's own message about it is no valid text.
+        (
+            "beamtime.db",
+            b"sqlite_autoindex_samples_1",
+            b"sqlite_autoindex_s\xe1mples_1",
+        ),
+        ("beamtime.db", b'"data_keys":', b'"dAta_keys":'),
+        # What is no array of this package is read by zarr-python, if it can be.
+        ("cam_id/zarr.json", b"sharding_indexed", b"sharding_indexee"),
+        ("cam_id/zarr.json", b'"shape"', b'"shapd"'),
+        ("cam_id/zarr.json", b'"start"', b'"stars"'),
+        ("cam_id/zarr.json", b'"separator": "."', b'"separator": "/"'),
+    ],
+)
+def test_damage_that_once_was_a_crash(
+    file: str, old: bytes, new: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(FROZEN, folder)
+    migrate(folder / "beamtime.db", backup=False)
+    total: Counter[tuple[str, str]] = Counter()
+    right = read_all(folder / "beamtime.db", total, "whole")
+    for victim in folder.glob(f"**/{file}"):
+        data = victim.read_bytes()
+        assert old in data
+        victim.write_bytes(data.replace(old, new))
+    found = read_all(folder / "beamtime.db", total, "damaged")
+    assert wrong_of(found, right) == []
+    assert not is_ok(folder / "beamtime.db") or total["damaged", "named errors"]

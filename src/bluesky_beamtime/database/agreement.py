@@ -14,7 +14,7 @@ from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.database.liveness import is_alive
 from bluesky_beamtime.database.problems import Problem
-from bluesky_beamtime.database.references import open_referenced
+from bluesky_beamtime.database.references import length_of, open_referenced
 from bluesky_beamtime.database.uris import relative_to, stored_path
 from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.storage import open_frames
@@ -124,7 +124,7 @@ def _check_images(database: Database, run_uid: str, name: str) -> Iterator[Probl
             yield _leads_out(name, group)
             continue
         try:
-            length = len(open_referenced(database.store, group))
+            length = length_of(open_referenced(database.store, group))
         except (BeamtimeError, OSError, ValueError) as error:
             yield Problem("array", f"{name}, {group}", str(error), _BACKUP)
             continue
@@ -183,7 +183,7 @@ def _is_relative(stored: str) -> bool:
 def _length(path: Path) -> int | str:
     """Return how many frames an array has, or what is wrong with it."""
     try:
-        return len(open_frames(path))
+        return length_of(open_frames(path))
     except (BeamtimeError, OSError, ValueError) as error:
         return str(error)
 

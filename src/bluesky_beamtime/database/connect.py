@@ -79,6 +79,9 @@ def retry_busy(action: Callable[[], object], timeout: float = _BUSY_TIMEOUT) -> 
         try:
             action()
             return
+        except UnicodeDecodeError as error:
+            # See check_version().
+            raise sqlite3.DatabaseError(f"the schema is damaged: {error}") from error
         except sqlite3.OperationalError as error:
             if not is_busy(error) or time.monotonic() > deadline:
                 raise

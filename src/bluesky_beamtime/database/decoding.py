@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from bluesky_beamtime.database.encoding import ArrayReference
-from bluesky_beamtime.database.kinds import is_list
+from bluesky_beamtime.database.kinds import is_list, shown
 from bluesky_beamtime.errors import DocumentError
 
 
@@ -35,9 +35,9 @@ def decode(text: str | bytes) -> Any:
     except ValueError:
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DocumentError(
-                f"a stored document is damaged, it is no JSON: {text[:60]!r}"
+                f"a stored document is damaged, it is no JSON: {shown(text)}"
             ) from error
     marked = '"$' in text if isinstance(text, str) else b'"$' in text
     return untag(value) if marked else value

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, Select, func, select, union_all
 from bluesky_beamtime.database import schema, uris
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.encoding import ArrayReference, encode
-from bluesky_beamtime.database.references import open_referenced
+from bluesky_beamtime.database.references import length_of, open_referenced
 
 if TYPE_CHECKING:
     from bluesky_beamtime.database.engine import Database
@@ -223,7 +223,7 @@ class DocumentReader:
 
     def _load(self, reference: ArrayReference) -> np.ndarray[Any, Any]:
         frames = self._arrays.get(reference.path)
-        if frames is None or reference.index >= len(frames):
+        if frames is None or reference.index >= length_of(frames):
             frames = open_referenced(self._database.store, reference.path)
             self._arrays[reference.path] = frames
         return frames[reference.index].astype(reference.dtype, copy=False)

@@ -239,6 +239,9 @@ def check_version(
         if is_busy(error) or primary_code(error) == sqlite3.SQLITE_CORRUPT:
             raise translate(error, path) from error
         raise _no_beamtime(path, f"SQLite says: {error}") from error
+    except UnicodeDecodeError as error:
+        # What SQLite says of a damaged schema quotes its bytes as they are.
+        raise _no_beamtime(path, f"its schema is damaged: {error}") from error
     if may_be_new and application == version == tables == 0:
         return 0
     _check_numbers(path, application, version)

@@ -62,3 +62,8 @@ def load_referenced(store: Path, reference: ArrayReference) -> NDArray[Any]:
     """
     frames = open_referenced(store, reference.path)
     return frames[reference.index].astype(reference.dtype, copy=False)
+
+
+def length_of(frames: Any) -> int:
+    """Return how many frames an array has; arrays of zarr-python have no ``len``."""
+    return frames.shape[0] if frames.shape else 0

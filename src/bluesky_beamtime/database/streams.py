@@ -11,6 +11,7 @@ from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import RowFrames
+from bluesky_beamtime.errors import DocumentError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,12 @@ class Stream:
         """What each field is: source, dtype, shape, units."""
         keys: dict[str, dict[str, Any]] = {}
         for descriptor in self.descriptors:
-            keys |= descriptor["data_keys"]
+            try:
+                keys |= descriptor["data_keys"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DocumentError(
+                    f"a stored descriptor of {self.name!r} is damaged: no data keys"
+                ) from error
         return keys
 
     @property
