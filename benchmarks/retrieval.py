@@ -147,6 +147,15 @@ def server(command: list[str]) -> Iterator[str]:
         process.wait()
 
 
+def make_catalog(address: str) -> Any:
+    """Return a client of a new catalogue of runs in the stock server."""
+    from tiled.client import from_uri
+    from tiled.structures.core import Spec
+
+    root = from_uri(address)
+    return root.create_container("runs", specs=[Spec("CatalogOfBlueskyRuns", "3.0")])
+
+
 def fill(client: Any, beamtime: Beamtime, large: list[str], short: Any) -> None:
     """Copy the runs into the stock server."""
     from tiled.structures.core import Spec
@@ -169,7 +178,7 @@ def questions(stack: str, table: str) -> dict[str, Callable[[Any], int]]:
 
     return {
         "stack": lambda c: c[stack]["primary"]["cam"].read().shape[0],
-        "one frame": lambda c: c[stack]["primary"]["cam"][250].shape[0],
+        "one frame": lambda c: c[stack]["primary"]["cam"][-1].shape[0],
         "table": lambda c: len(c[table]["primary"].base["internal"].read()),
         "three columns": lambda c: len(
             c[table]["primary"].base["internal"].read(FIELDS[:3])
@@ -227,7 +236,7 @@ def main() -> int:
                 server([*ours, str(beamtime.path)]) as address,
                 server(theirs) as other,
             ):
-                clients = {"ours": from_uri(address), "tiled": from_uri(other)}
+                clients = {"ours": from_uri(address), "tiled": make_catalog(other)}
                 fill(clients["tiled"], beamtime, [stack, table], short)
                 print(f"{'':14} {'ours':>9} {'tiled':>9} {'ratio':>7}")
                 for name, question in questions(stack, table).items():

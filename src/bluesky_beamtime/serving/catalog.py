@@ -190,8 +190,8 @@ class RunCatalog:
 
     async def keys_range(self, offset: int, limit: int | None) -> list[str]:
         """Return uids of runs."""
-        runs = await _in_thread(lambda: self._nodes([], limit=limit, offset=offset))
-        return [run.uid for run in runs]
+        rows = await _in_thread(lambda: self._uids([], limit=limit, offset=offset))
+        return [uid for _, uid in rows]
 
     async def items_range(
         self, offset: int, limit: int | None
@@ -204,8 +204,10 @@ class RunCatalog:
         self, cursor: int | None, limit: int
     ) -> tuple[list[str], int | None]:
         """Return uids of runs after a cursor, and the cursor of the next page."""
-        items, following = await self.items_page(cursor, limit)
-        return [uid for uid, _ in items], following
+        after = self._after(cursor)
+        rows = await _in_thread(lambda: self._uids(after, limit=limit + 1))
+        more = len(rows) > limit and limit > 0 and self._by_age
+        return [uid for _, uid in rows[:limit]], rows[limit - 1][0] if more else None
 
     async def items_page(
         self, cursor: int | None, limit: int
@@ -215,15 +217,18 @@ class RunCatalog:
         A cursor is the number of a run's row; it stays where it is while runs are
         added, and finds its page without counting through those before it.
         """
-        number = self._number
-        after: list[AnyCondition] = []
-        if cursor is not None:
-            after = [number > cursor if self._by_age > 0 else number < cursor]
+        after = self._after(cursor)
         runs = await _in_thread(lambda: self._nodes(after, limit=limit + 1))
         more = len(runs) > limit
         runs = runs[:limit]
         following = runs[-1].row_id if more and runs and self._by_age else None
         return [(run.uid, run) for run in runs], following
+
+    def _after(self, cursor: int | None) -> list[AnyCondition]:
+        if cursor is None:
+            return []
+        number = self._number
+        return [number > cursor if self._by_age > 0 else number < cursor]
 
     async def cursor_for_offset(self, offset: int) -> int | None:
         """Return the cursor of the page that begins at ``offset``, None if unknown."""
@@ -258,6 +263,20 @@ class RunCatalog:
             offset=offset,
         )
         return [RunNode(self.database, self._journal, row) for row in rows]
+
+    def _uids(
+        self,
+        conditions: Sequence[AnyCondition],
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> list[tuple[int, str]]:
+        """Return numbers and uids of runs, which is all that a list of keys needs."""
+        every = (*self._conditions, *conditions)
+        query = matching(every, self._number, schema.runs.c.uid)
+        query = query.order_by(*self._order()).limit(limit).offset(offset)
+        with self.database.reading() as connection:
+            return [(number, uid) for number, uid in connection.execute(query)]
 
     async def get_distinct(
         self,
