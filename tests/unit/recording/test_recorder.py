@@ -302,6 +302,7 @@ def test_stream_documents(recording) -> None:
         {"time": 5},
         {"time": float("nan")},
         {"time": float("inf")},
+        {"time": -0.0},
         {"time": np.float32(1.5)},
         {"seq_num": np.int32(1)},
         {"more": {"$x": None}, "and": [np.arange(3)]},
