@@ -293,7 +293,9 @@ def test_none_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (total["exceptions"], total["lost"]) == (0, 0)
     assert total["in the journal"] > DOCUMENTS / 20
     assert total["in the tables"] > DOCUMENTS / 20
-    assert {each.kind for each in problems} <= {"journal", "count"}
+    # Documents may say what is not so: of frames that never were, of numbers twice.
+    untrue = {"frames", "order"}
+    assert {each.kind for each in problems} <= {"journal", "count", *untrue}
     # What came too early finds its place now; the rest stays, and nothing is lost.
     with Beamtime(beamtime.path) as again:
         report = again.recover()
@@ -302,4 +304,4 @@ def test_none_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert report.stored > 0
         assert len(left) == sum(report.kept.values())
         kinds = {each.kind for each in again.verify(quick=True).problems}
-        assert kinds <= {"journal"}
+        assert kinds <= {"journal", *untrue}
