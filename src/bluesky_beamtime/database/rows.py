@@ -152,8 +152,11 @@ def event_row(doc: Document, data: str, ordinal: int) -> Row:
     if type(time) is not float or not time or not math.isfinite(time):
         time = number_of(doc, "time")
         # A column of SQLite has no sign of zero.
-        negative_zero = time == 0.0 and math.copysign(1.0, time) < 0
-        if not isinstance(doc["time"], float) or time is None or negative_zero:
+        if (
+            time is None
+            or not isinstance(doc["time"], float)
+            or (time == 0.0 and math.copysign(1.0, time) < 0)
+        ):
             inexact["time"] = doc["time"]
     if type(seq_num) is not int:
         seq_num = integer_of(doc, "seq_num")
