@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bluesky_beamtime.errors import (
-    FrameMismatchError,
-    MissingExtraError,
-    PathError,
-    StoreWriteError,
-)
+from bluesky_beamtime.errors import FrameMismatchError, MissingExtraError
 from bluesky_beamtime.storage.files import FolderLock, make_folder, write_error
-from bluesky_beamtime.storage.hdf5_codecs import (
-    ChunkCodec,
-    EncodedFrame,
-    HDF5Compression,
-)
+from bluesky_beamtime.storage.hdf5_codecs import ChunkCodec, HDF5Compression
 from bluesky_beamtime.storage.hdf5_file import HDF5File
 from bluesky_beamtime.storage.hdf5_layout import DATASET, FileLayout
 from bluesky_beamtime.storage.layout import check_node_name, zarr_data_type
-from bluesky_beamtime.storage.pacer import Pacer
-from bluesky_beamtime.storage.paths import from_uri
+from bluesky_beamtime.storage.local_writer import Durability, LocalWriter
 from bluesky_beamtime.storage.registry import register_writer
 from bluesky_beamtime.storage.source import SourceInfo
-from bluesky_beamtime.storage.writer import Writer
-from bluesky_beamtime.storage.zarr import Durability, default_dims
 
 _OPTIONS = frozenset(("compression", "checksum"))
 # What HDF5 can hold: bytes of a chunk, and dimensions of a dataset.
@@ -40,7 +25,7 @@ _MOST_DIMENSIONS = 32
 
 
 @register_writer
-class HDF5Writer(Writer):
+class HDF5Writer(LocalWriter):
     """Writes each source as one HDF5 file, ``<uri>/<source name>.h5``.
 
     The frames stand in ``/entry/data/data``, one chunk each, in groups that NeXus
@@ -95,33 +80,17 @@ class HDF5Writer(Writer):
         durability: Durability = "kill",
         threads: int = 2,
     ) -> None:
-        super().__init__(name)
         if find_spec("h5py") is None:
             raise MissingExtraError("writing HDF5 files", "h5py", "hdf5")
-        if threads < 1:
-            raise ValueError(f"threads must be 1 or more, got {threads}")
-        if durability not in ("kill", "power"):
-            raise ValueError(
-                f"durability is 'kill' or 'power', not {durability!r}; see the docs on "
-                "the crash promise"
-            )
-        self.threads = threads
+        super().__init__(name, durability=durability, threads=threads)
         self.compression = compression
         self.checksum = checksum
-        self.durability = durability
         self._codec(np.dtype("u1"), {})
-        self._files: dict[str, HDF5File] = {}
-        self._pacer: Pacer | None = None
         self._lock_file: FolderLock | None = None
 
     @classmethod
     def _class_mimetype(cls) -> str:
         return "application/x-hdf5"
-
-    @property
-    def path(self) -> Path:
-        """Folder of the store."""
-        return Path(from_uri(self._uri))
 
     # ---------------------------------------------------------------- documents
 
@@ -139,14 +108,6 @@ class HDF5Writer(Writer):
 
     # -------------------------------------------------------------------- hooks
 
-    def _check_uri(self, uri: str) -> None:
-        path = from_uri(uri)
-        if "://" in path or not os.path.isabs(path):
-            raise PathError(
-                f"{self} writes to the local disk: give a file: URI or an absolute "
-                f"path, not {uri!r}"
-            )
-
     def _on_prepare(self, name: str) -> None:
         check_node_name(name)
         source = self._source(name)
@@ -162,146 +123,50 @@ class HDF5Writer(Writer):
             raise FrameMismatchError(name, f"{limit} in HDF5", source.promised)
 
     def _codec(self, dtype: np.dtype[Any], options: Mapping[str, Any]) -> ChunkCodec:
-        unknown = set(options) - _OPTIONS
-        if unknown:
-            raise TypeError(
-                f"{self} knows no option {', '.join(sorted(map(repr, unknown)))}; "
-                f"it has {', '.join(sorted(map(repr, _OPTIONS)))}"
-            )
+        self._refuse_unknown(options, _OPTIONS)
         return ChunkCodec(
             dtype,
             options.get("compression", self.compression),
             options.get("checksum", self.checksum),
         )
 
-    def kickoff(self) -> None:
-        """Make the store's folder and the files of its sources; see the base class.
-
-        Raises
-        ------
-        StoreStateError
-            Another live writer has this store, or a file of a source holds frames.
-        StoreWriteError
-            The disk refused.
-        """
-        # Files of an earlier acquisition that never received a frame.
-        self._abandon()
-        try:
-            self._open_folder()
-            for name in self._sources:
-                self._on_join(name)
-        except BaseException:
-            self._abandon()
-            raise
-        self._start()
-
     def _open_folder(self) -> None:
+        if self._lock_file is not None:
+            return
         try:
             make_folder(self.path, sync=self.durability == "power")
             self._lock_file = FolderLock(self.path)
         except OSError as error:
             raise write_error("the folder of a store", self.path, error) from error
 
-    def _start(self) -> None:
-        self._pacer = Pacer(lambda: list(self._files.values()), self.name)
-
-    def _abandon(self) -> None:
-        """Close every file, whatever becomes of it."""
-        files, self._files = self._files, {}
-        for file in files.values():
-            try:
-                file.close()
-            except StoreWriteError:
-                self.logger.warning("could not close %s", file, exc_info=True)
-        self._release_folder()
-
-    def _release_folder(self) -> None:
-        lock, self._lock_file = self._lock_file, None
-        if lock is not None:
-            lock.release()
-
-    def _on_join(self, name: str) -> None:
-        source = self._source(name)
-        attributes: dict[str, Any] = {"data_key": source.data_key}
-        if source.units is not None:
-            attributes["units"] = source.units
-        if name in self.metadata:
-            attributes["metadata"] = self.metadata[name]
-        dims = source.dims or default_dims(source.data_key, len(source.shape))
-        file = HDF5File.create(
-            self.path / f"{name}.h5",
+    def _create(
+        self,
+        source: SourceInfo,
+        attributes: dict[str, Any],
+        dimension_names: tuple[str, ...],
+    ) -> HDF5File:
+        return HDF5File.create(
+            self.path / f"{source.name}.h5",
             FileLayout(
                 shape=source.shape,
                 codec=self._codec(source.dtype, source.options),
-                dimension_names=("time", *dims),
+                dimension_names=dimension_names,
             ),
             attributes=attributes,
             metadata=self.metadata,
             power=self.durability == "power",
         )
-        # Replaced as a whole: the pacer's thread looks at the table meanwhile.
-        self._files = {**self._files, name: file}
 
-    def _encode(self, name: str, frame: NDArray[Any]) -> EncodedFrame | None:
-        file = self._files.get(name)
-        # Before kickoff there is no file; the state check that follows says so.
-        return None if file is None else file.encode(frame)
+    def _on_closed(self, name: str) -> None:
+        if self._pacer is None:
+            self._release()
 
-    def _write_frame(self, name: str, frame: EncodedFrame) -> None:
-        file = self._files[name]
-        if self._pacer is not None:
-            self._pacer.check(file)
-        file.append_many([frame])
-
-    def _write_frames(self, source: SourceInfo, frames: NDArray[Any]) -> None:
-        file = self._files[source.name]
-        if self._pacer is not None:
-            self._pacer.check(file)
-        try:
-            # "frames[n]" of numbers would be a scalar, in native byte order.
-            numbers = range(len(frames))
-            file.append_many([file.encode(frames[n, ...]) for n in numbers])
-        finally:
-            source.frames_written = file.length
-
-    def _on_publish(self, name: str) -> int:
-        return self._files[name].publish()
-
-    def _published(self, source: SourceInfo) -> int:
-        return self._files[source.name].published
-
-    def _on_flush(self, name: str) -> None:
-        file = self._files[name]
-        file.sync()
-        file.publish(sync=True)
-
-    def _on_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
-        file = self._files.get(name)
-        if file is not None:
-            file.set_attributes(attributes)
-
-    def _on_complete(self, name: str) -> None:
-        try:
-            self._files[name].close()
-        finally:
-            if self._pacer is None:
-                self._release_if_done()
-
-    def _on_reopen(self) -> None:
-        if self._lock_file is None:
-            self._open_folder()
-        self._start()
-
-    def _release_if_done(self) -> None:
+    def _release(self) -> None:
         """Let others write the folder, once nothing is open in it.
 
         A file of a source that has not begun may outlive the store.
         """
-        if all(file.closed for file in self._files.values()):
-            self._release_folder()
-
-    def _finalize(self) -> None:
-        if self._pacer is not None:
-            self._pacer.stop()
-            self._pacer = None
-        self._release_if_done()
+        lock = self._lock_file
+        if lock is not None and all(file.closed for file in self._arrays.values()):
+            self._lock_file = None
+            lock.release()

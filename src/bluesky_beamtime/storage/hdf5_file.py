@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from bluesky_beamtime.errors import SinkClosedError, StoreStateError
 from bluesky_beamtime.storage import hdf5_log
+from bluesky_beamtime.storage.blocks import append_block
 from bluesky_beamtime.storage.codecs import checksum
 from bluesky_beamtime.storage.files import (
     make_folder,
@@ -165,6 +167,26 @@ class HDF5File:
     def encode(self, frame: NDArray[Any]) -> EncodedFrame:
         """Return a frame's chunk; needs no lock, for several threads at once."""
         return self.layout.codec.encode(frame)
+
+    def append_encoded(self, frame: EncodedFrame) -> int:
+        """Append what :meth:`encode` returned; see :meth:`append_many`."""
+        return self.append_many([frame])
+
+    def append_block(
+        self, frames: NDArray[Any], workers: Executor | None = None
+    ) -> int:
+        """Append frames that lie along the leading axis; see :meth:`append_many`.
+
+        Parameters
+        ----------
+        frames
+            They must have the file's dtype and shape.
+        workers
+            Threads that compress some frames while others are written.
+        """
+        as_they_are = self.layout.codec.compression == "none"
+        append_block(self, frames, workers, as_they_are=as_they_are)
+        return self.length
 
     def append_many(self, chunks: list[EncodedFrame]) -> int:
         """Append what :meth:`encode` returned, in few system calls; return the length.

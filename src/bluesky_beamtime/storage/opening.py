@@ -29,7 +29,7 @@ def _member(group: str, name: str) -> str:
 
 def open_frames(
     uri: str | os.PathLike[str],
-    mimetype: str = "application/x-zarr",
+    mimetype: str | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Any:
     """Open stored frames for reading, also while they grow.
@@ -40,7 +40,8 @@ def open_frames(
         URI or path of the array; for a Zarr group, ``parameters`` name the array. In an
         object store (``s3://``) too, reached as the environment says.
     mimetype
-        ``application/x-zarr``, or ``application/x-hdf5`` with the extra ``hdf5``.
+        ``application/x-zarr``, or ``application/x-hdf5`` with the extra ``hdf5``. By
+        default a file is HDF5 and a folder is Zarr.
     parameters
         Those of the StreamResource.
 
@@ -59,8 +60,12 @@ def open_frames(
         ``parameters`` lead out of the group.
     """
     if is_remote(os.fspath(uri)):
+        mimetype = mimetype or "application/x-zarr"
         return open_remote(os.fspath(uri), mimetype, parameters)
     path = from_uri(os.fspath(uri))
+    if mimetype is None:
+        is_file = os.path.isfile(path)
+        mimetype = "application/x-hdf5" if is_file else "application/x-zarr"
     if mimetype == "application/x-hdf5":
         from bluesky_beamtime.storage.hdf5_reader import open_hdf5
 

@@ -6,11 +6,9 @@ import errno
 import math
 import os
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, wait
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +23,7 @@ from bluesky_beamtime.errors import (
     StoreStateError,
     StoreWriteError,
 )
+from bluesky_beamtime.storage.blocks import append_block
 from bluesky_beamtime.storage.codecs import Compression, Encoded, FrameCodec
 from bluesky_beamtime.storage.extent import written_frames
 from bluesky_beamtime.storage.files import (
@@ -53,12 +52,6 @@ RESERVE_FILE = ".reserve"
 _RESERVE_BYTES = 1 << 14
 # One call of pwritev takes at most 1024 buffers; a chunk has up to two.
 _MOST_CHUNKS = 500
-# What is compressed before it is written, when many frames come at once.
-_MOST_ENCODED_BYTES = 1 << 26
-# Handing a frame to another thread takes as long as compressing this much.
-_LEAST_FOR_WORKERS = 1 << 18
-# Few, so that they stay in the caches until they are written.
-_FRAMES_AHEAD = 4
 # Full shards that may wait for their sync with their files open.
 _MOST_RETIRED = 32
 
@@ -317,35 +310,10 @@ class ShardedArray:
         workers
             Threads that compress some frames while others are written.
         """
-        # With the ellipsis a frame without dimensions keeps its byte order.
-        parts = (frames[n, ...] for n in range(len(frames)))
-        if self.layout.codec.compression == "none" and self.layout.chunks is None:
-            return self.append_many([self.encode(part) for part in parts])
-        if workers is None or self.layout.frame_bytes < _LEAST_FOR_WORKERS:
-            most = max(1, _MOST_ENCODED_BYTES // max(1, self.layout.frame_bytes))
-            while some := [self.encode(part) for part in islice(parts, most)]:
-                self.append_many(some)
-            return self._length
-        self._append_encoded(parts, workers)
+        codec, chunks = self.layout.codec, self.layout.chunks
+        as_they_are = codec.compression == "none" and chunks is None
+        append_block(self, frames, workers, as_they_are=as_they_are)
         return self._length
-
-    def _append_encoded(
-        self, frames: Iterator[NDArray[Any]], workers: Executor
-    ) -> None:
-        """Append frames, in order, that other threads compress ahead."""
-        ahead: deque[Future[Encoded]] = deque()
-        try:
-            while True:
-                for frame in islice(frames, _FRAMES_AHEAD - len(ahead)):
-                    ahead.append(workers.submit(self.encode, frame))
-                if not ahead:
-                    return
-                self.append_many([ahead.popleft().result()])
-        finally:
-            # The caller's memory is read until then.
-            for future in ahead:
-                future.cancel()
-            wait(ahead)
 
     def append_many(self, frames: list[Encoded]) -> int:
         """Append several frames, as few system calls as possible; return the length.

@@ -10,13 +10,23 @@ import numpy as np
 import pytest
 import zarr
 
-from bluesky_beamtime.storage import FrameSink, ZarrWriter, from_uri, open_frames
+from bluesky_beamtime.storage import (
+    FrameSink,
+    HDF5Writer,
+    ZarrWriter,
+    from_uri,
+    open_frames,
+)
+from bluesky_beamtime.storage.hdf5_file import HDF5File
+from bluesky_beamtime.storage.sharded_array import ShardedArray
 
 SHAPE = (512, 512)
+FORMATS = [(ZarrWriter, ShardedArray), (HDF5Writer, HDF5File)]
+both_formats = pytest.mark.parametrize(("writer", "array"), FORMATS)
 
 
-def sink_in(folder: Path, **options: Any) -> FrameSink:
-    writer = ZarrWriter("blocks", compression="lz4", **options)
+def sink_in(folder: Path, kind: Any = ZarrWriter, **options: Any) -> FrameSink:
+    writer = kind("blocks", compression="lz4", **options)
     writer.set_uri(str(folder / "store"))
     sink = writer.prepare("cam", "cam", "<u2", SHAPE)
     writer.kickoff()
@@ -43,38 +53,40 @@ def test_frames_keep_their_order(tmp_path: Path, threads: int, chunks: Any) -> N
     np.testing.assert_array_equal(np.asarray(stock[...]), frames)
 
 
-def test_several_threads_compress(tmp_path: Path, monkeypatch: Any) -> None:
+@both_formats
+def test_several_threads_compress(
+    tmp_path: Path, monkeypatch: Any, writer: Any, array: Any
+) -> None:
     """Two frames at a time: each waits for the other."""
-    from bluesky_beamtime.storage.sharded_array import ShardedArray
-
-    sink = sink_in(tmp_path, threads=2)
+    sink = sink_in(tmp_path, writer, threads=2)
     meeting = threading.Barrier(2)
-    encode = ShardedArray.encode
+    encode = array.encode
 
-    def meet(self: ShardedArray, frame: Any) -> Any:
+    def meet(self: Any, frame: Any) -> Any:
         meeting.wait(30)
         return encode(self, frame)
 
-    monkeypatch.setattr(ShardedArray, "encode", meet)
+    monkeypatch.setattr(array, "encode", meet)
     sink.write_many(block(8))
     monkeypatch.undo()
     sink.close()
     np.testing.assert_array_equal(open_frames(sink.uri)[:], block(8))
 
 
-def test_a_frame_that_fails_ends_the_block(tmp_path: Path, monkeypatch: Any) -> None:
-    from bluesky_beamtime.storage.sharded_array import ShardedArray
-
-    sink = sink_in(tmp_path, threads=2)
+@both_formats
+def test_a_frame_that_fails_ends_the_block(
+    tmp_path: Path, monkeypatch: Any, writer: Any, array: Any
+) -> None:
+    sink = sink_in(tmp_path, writer, threads=2)
     frames = block(12)
-    encode = ShardedArray.encode
+    encode = array.encode
 
-    def fail(self: ShardedArray, frame: Any) -> Any:
+    def fail(self: Any, frame: Any) -> Any:
         if frame[0, 0] == 5:
             raise MemoryError("no more")
         return encode(self, frame)
 
-    monkeypatch.setattr(ShardedArray, "encode", fail)
+    monkeypatch.setattr(array, "encode", fail)
     with pytest.raises(MemoryError):
         sink.write_many(frames)
     monkeypatch.undo()
@@ -84,9 +96,10 @@ def test_a_frame_that_fails_ends_the_block(tmp_path: Path, monkeypatch: Any) -> 
     np.testing.assert_array_equal(open_frames(sink.uri)[:], frames)
 
 
-def test_a_callback_may_write_a_block(tmp_path: Path) -> None:
+@both_formats
+def test_a_callback_may_write_a_block(tmp_path: Path, writer: Any, array: Any) -> None:
     """From the only worker there is, which cannot wait for itself."""
-    sink = sink_in(tmp_path, threads=2)
+    sink = sink_in(tmp_path, writer, threads=2)
     frames = block(6)
     done = threading.Event()
 

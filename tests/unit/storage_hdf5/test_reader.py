@@ -55,6 +55,15 @@ def data_of(path: str) -> Any:
     return open_frames(path, MIMETYPE, {"dataset": DATASET})
 
 
+def test_a_file_is_known_without_its_mimetype(begin: Begin, frames: Frames):
+    _, (sink,) = begin("cam")
+    data = frames(3)
+    sink.write_many(data)
+    sink.close()
+    for name in (sink.uri, from_uri(sink.uri), Path(from_uri(sink.uri))):
+        np.testing.assert_array_equal(open_frames(name)[:], data)
+
+
 @pytest.mark.parametrize("index", INDICES, ids=str)
 @pytest.mark.parametrize("shape", [(4, 6), (200, 300)])
 @pytest.mark.parametrize("compression", ["none", "gzip"])
