@@ -29,7 +29,7 @@ from bluesky_beamtime.devices.camera_logic import CameraAcquireLogic, CameraTrig
 from bluesky_beamtime.devices.data_logic import FrameDataLogic
 from bluesky_beamtime.devices.watching import task_of, watch
 from bluesky_beamtime.errors import DeviceError
-from bluesky_beamtime.storage import FrameStore
+from bluesky_beamtime.storage import Footprint, FrameStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +385,10 @@ class Camera(StandardDetector):
             yield update
 
     # --------------------------------------------------------------- documents
+
+    def footprint(self) -> list[Footprint]:
+        """Return what each frame is going to take on the disk, and where."""
+        return self._data.footprint(self.name)
 
     async def describe(self) -> dict[str, DataKey]:
         """Return the data keys of the frames, their times and their ids."""

@@ -11,7 +11,7 @@ from ophyd_async.core import DetectorDataLogic, StreamableDataProvider
 
 from bluesky_beamtime.devices.data_provider import FrameDataProvider
 from bluesky_beamtime.errors import DeviceError
-from bluesky_beamtime.storage import FrameStore
+from bluesky_beamtime.storage import Footprint, FrameStore
 
 
 class FrameDataLogic(DetectorDataLogic):
@@ -91,6 +91,21 @@ class FrameDataLogic(DetectorDataLogic):
             units=self._units,
         )
         return self._provider
+
+    def footprint(self, datakey_name: str) -> list[Footprint]:
+        """Return what each frame is going to take, and where; none if it is not known.
+
+        Before the first preparation a source may not know the shape of its frames.
+        """
+        try:
+            shape, dtype = self._shape(), np.dtype(self._dtype())
+        except Exception:
+            return []
+        return [
+            self.frames.footprint(datakey_name, dtype, shape),
+            self.frames.footprint(f"{datakey_name}_time", np.dtype("<f8"), ()),
+            self.frames.footprint(f"{datakey_name}_id", np.dtype("<u8"), ()),
+        ]
 
     def get_hinted_fields(self, datakey_name: str) -> Sequence[str]:
         """Return the key of the frames."""

@@ -12,6 +12,8 @@ from .documents import quote_name as quote_name
 from .documents import stream_datum_doc as stream_datum_doc
 from .documents import stream_resource_doc as stream_resource_doc
 from .files import FolderLock as FolderLock
+from .footprint import Footprint as Footprint
+from .footprint import HasFootprint as HasFootprint
 from .frame_store import FrameStore as FrameStore
 from .hdf5 import HDF5Writer as HDF5Writer
 from .integrity import ArrayReport as ArrayReport

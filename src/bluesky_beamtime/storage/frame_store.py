@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bluesky_beamtime.storage.documents import quote_name
+from bluesky_beamtime.storage.footprint import Footprint
 from bluesky_beamtime.storage.layout import create_group
 from bluesky_beamtime.storage.paths import (
     AcquisitionPathProvider,
@@ -188,6 +189,19 @@ class FrameStore:
             number += 1
             free = f"{name}_{number}"
         return free
+
+    def footprint(self, key: str, dtype: Any, shape: tuple[int, ...]) -> Footprint:
+        """Return what an array of such frames would take, and where; attach nothing."""
+        folder = self._root or getattr(self._paths, "base", None)
+        if folder is None:
+            folder = getattr(self._paths, "base_dir", None)
+        return Footprint(
+            key,
+            dtype,
+            shape,
+            folder=None if folder is None else str(folder),
+            compressed=self._options.get("compression", "none") != "none",
+        )
 
     def detach(self, sink: FrameSink) -> None:
         """Close a sink; the last one closes the store. May be called again."""
