@@ -1,33 +1,22 @@
-"""Frames back from HDF5 files: ours without the HDF5 library, all others with it."""
+"""Frames back from our HDF5 files, without the HDF5 library."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from json import loads
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.errors import FrameReadError, MissingExtraError, StoreReadError
+from bluesky_beamtime.errors import FrameReadError, StoreReadError
 from bluesky_beamtime.storage.codecs import checksum, checksum_error
-from bluesky_beamtime.storage.hdf5_format import SIGNATURE, UNDEFINED, Superblock
+from bluesky_beamtime.storage.hdf5_format import UNDEFINED
 from bluesky_beamtime.storage.hdf5_index import IndexDamagedError, IndexView
-from bluesky_beamtime.storage.hdf5_layout import (
-    DATASET,
-    HEADER_ADDRESS,
-    IDENTITY_ADDRESS,
-    INDEX_ADDRESS,
-    STATE_ADDRESS,
-    FileLayout,
-    State,
-)
+from bluesky_beamtime.storage.hdf5_layout import State
 from bluesky_beamtime.storage.hdf5_log import BARE_FRAME, FRAME, HEADER_BYTES, MAGIC
-from bluesky_beamtime.storage.reader import FrameArray
+from bluesky_beamtime.storage.hdf5_look import ATTEMPTS, look, opened, own_layout
+from bluesky_beamtime.storage.reader import FrameArray, published_numbers
 
 _HEADER = np.dtype(
     [
@@ -39,8 +28,6 @@ _HEADER = np.dtype(
         ("own", "<u4"),
     ]
 )
-# A reader that looks while a page is replaced looks again; that takes a microsecond.
-_ATTEMPTS = 32
 # Smaller frames are read many at a time, and then sorted out.
 _SMALL_FRAME = 1 << 16
 _READ_BYTES = 1 << 24
@@ -71,8 +58,8 @@ class HDF5Frames(FrameArray):
                     "writes them",
                     filename=self.path,
                 )
-            self._file_layout = layout
-            for _ in range(_ATTEMPTS):
+            self._file_layout = self._frames = layout
+            for _ in range(ATTEMPTS):
                 state, _ = self._look(fd)
                 at = state.slot_address + state.block_bytes
                 text = os.pread(fd, state.text_length, at)
@@ -97,31 +84,6 @@ class HDF5Frames(FrameArray):
             filename=self.path,
         )
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of a frame, in native byte order."""
-        return self._file_layout.dtype.newbyteorder("=")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape with the frames' axis first."""
-        return (self._length, *self._file_layout.shape)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes, that of the frames included."""
-        return 1 + len(self._file_layout.shape)
-
-    @property
-    def chunk_shape(self) -> tuple[int, ...]:
-        """Shape of what is read at the least: one frame."""
-        return self._file_layout.chunk_shape
-
-    @property
-    def dims(self) -> tuple[str, ...] | None:
-        """Names of all dimensions."""
-        return self._file_layout.dimension_names
-
     def read(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Read the frames of the given numbers, in that order.
 
@@ -135,7 +97,7 @@ class HDF5Frames(FrameArray):
             A negative number, or one that is not published.
         """
         layout = self._file_layout
-        numbers = _checked(self, indices)
+        numbers = published_numbers(self, indices)
         out = np.empty((len(numbers), *layout.shape), layout.dtype)
         with opened(self.path) as fd:
             addresses, sizes = self._places(fd, numbers)
@@ -159,12 +121,12 @@ class HDF5Frames(FrameArray):
         self, fd: int, numbers: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return where frames lie; looks again when a block was just replaced."""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             _, view = self._look(fd)
             try:
                 return view.lookup(numbers)
             except IndexDamagedError as error:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise self._damaged(error) from error
         raise AssertionError("not reached")
 
@@ -279,272 +241,3 @@ class HDF5Frames(FrameArray):
 
     def __repr__(self) -> str:
         return f"<HDF5Frames {self.path!r} {self.shape} {self.dtype}>"
-
-
-class HDF5Dataset(FrameArray):
-    """Any dataset in an HDF5 file, read through h5py, also while somebody writes it.
-
-    See :class:`~bluesky_beamtime.storage.FrameArray`. The first axis counts frames.
-    h5py does one thing at a time in each process: threads that read through it wait for
-    each other.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], dataset: str) -> None:
-        self.dataset = dataset
-        super().__init__(path)
-
-    def refresh(self) -> int:
-        """Look again how many frames there are and return their number.
-
-        Raises
-        ------
-        StoreReadError
-            The file or the dataset is not there, or somebody writes the file in a way
-            that lets no reader in.
-        MissingExtraError
-            The package ``h5py`` is absent.
-        """
-        with self._opened() as dataset:
-            if dataset.ndim == 0:
-                raise StoreReadError(
-                    f"{self.dataset!r} in {self.path!r} is one value, not frames",
-                    filename=self.path,
-                )
-            self._shape = tuple(int(size) for size in dataset.shape)
-            self._dtype: np.dtype[Any] = dataset.dtype.newbyteorder("=")
-            self._chunks = dataset.chunks
-            self.attrs = {key: _plain(value) for key, value in dataset.attrs.items()}
-        self._length = self._shape[0]
-        return self._length
-
-    @contextmanager
-    def _opened(self) -> Generator[Any]:
-        try:
-            h5py = import_module("h5py")
-        except ImportError as error:
-            raise MissingExtraError("reading HDF5 files", "h5py", "hdf5") from error
-        try:
-            with _open(h5py, self.path) as file:
-                found = file.get(self.dataset)
-                if not isinstance(found, h5py.Dataset):
-                    raise StoreReadError(
-                        f"there is no dataset {self.dataset!r} in {self.path!r}",
-                        filename=self.path,
-                    )
-                yield found
-        except OSError as error:
-            if isinstance(error, StoreReadError):
-                raise
-            raise StoreReadError(
-                f"cannot read {self.path!r}: {error}",
-                errno=error.errno,
-                filename=self.path,
-            ) from error
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of a frame, in native byte order."""
-        return self._dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape with the frames' axis first."""
-        return self._shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes, that of the frames included."""
-        return len(self._shape)
-
-    @property
-    def chunk_shape(self) -> tuple[int, ...]:
-        """Shape of a chunk; of the whole dataset where it has none."""
-        return self._chunks or self._shape
-
-    @property
-    def dims(self) -> tuple[str, ...] | None:
-        """Names of all dimensions, where this package wrote them."""
-        names = self.attrs.get("dimension_names")
-        return None if names is None else tuple(names)
-
-    def read(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Read the frames of the given numbers, in that order.
-
-        Raises
-        ------
-        StoreReadError
-            The library cannot read them.
-        MissingExtraError
-            They are compressed with a filter that is not there.
-        IndexError
-            A negative number, or one that was not there at the last refresh.
-        """
-        numbers = _checked(self, indices)
-        out = np.empty((len(numbers), *self._shape[1:]), self._dtype)
-        # Runs of neighbours, which the library reads with one call each.
-        edges = np.flatnonzero(np.diff(numbers) != 1) + 1
-        with self._opened() as dataset:
-            self._need_filters(dataset)
-            for rows in np.split(np.arange(len(numbers)), edges):
-                if rows.size:
-                    first = int(numbers[rows[0]])
-                    frames = dataset[first : first + len(rows)]
-                    out[rows[0] : rows[-1] + 1] = frames
-        return out
-
-    def _need_filters(self, dataset: Any) -> None:
-        """Load the filters that a compressed dataset needs."""
-        h5z = import_module("h5py").h5z
-        plist = dataset.id.get_create_plist()
-        numbers = [plist.get_filter(n)[0] for n in range(plist.get_nfilters())]
-        if all(h5z.filter_avail(number) for number in numbers):
-            return
-        if find_spec("hdf5plugin") is not None:
-            import_module("hdf5plugin")
-        for number in numbers:
-            if not h5z.filter_avail(number):
-                what = f"reading {self.path!r}, compressed with filter {number},"
-                raise MissingExtraError(what, "hdf5plugin", "hdf5")
-
-    def __reduce__(self) -> tuple[type[FrameArray], tuple[str, ...]]:
-        return HDF5Dataset, (self.path, self.dataset)
-
-    def __repr__(self) -> str:
-        where = f"{self.path!r} {self.dataset!r}"
-        return f"<HDF5Dataset {where} {self.shape} {self.dtype}>"
-
-
-def _checked(
-    frames: FrameArray, indices: NDArray[np.integer[Any]]
-) -> NDArray[np.int64]:
-    numbers = np.asarray(indices, np.int64)
-    wrong = numbers[(numbers < 0) | (numbers >= len(frames))]
-    if wrong.size:
-        raise IndexError(f"{frames.path!r} has {len(frames)} frames, no {wrong[0]}")
-    return numbers
-
-
-def open_hdf5(
-    path: str, parameters: Mapping[str, Any] | None = None
-) -> HDF5Frames | HDF5Dataset:
-    """Open a dataset of an HDF5 file for reading, also while it grows.
-
-    Parameters
-    ----------
-    path
-        The file.
-    parameters
-        Those of the StreamResource: ``dataset`` is the path within the file.
-
-    Raises
-    ------
-    StoreReadError
-        It is not there.
-    MissingExtraError
-        Somebody else wrote it, and the package ``h5py`` is absent.
-    """
-    dataset = (parameters or {}).get("dataset") or DATASET
-    with opened(path) as fd:
-        ours = is_ours(fd)
-    if ours and dataset.strip("/") == DATASET.strip("/"):
-        return HDF5Frames(path)
-    return HDF5Dataset(path, dataset)
-
-
-@contextmanager
-def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Generator[int]:
-    """Open a file for a moment.
-
-    Raises
-    ------
-    StoreReadError
-        It cannot be opened or read.
-    """
-    try:
-        fd = os.open(path, flags | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if isinstance(error, StoreReadError):
-            raise
-        raise StoreReadError(
-            f"cannot read {os.fspath(path)!r}: {os.strerror(error.errno or 0)}",
-            errno=error.errno,
-            filename=os.fspath(path),
-        ) from error
-
-
-def own_layout(fd: int) -> FileLayout | None:
-    """Return the layout of an open file; None if this package did not write it."""
-    if os.pread(fd, len(SIGNATURE), 0) != SIGNATURE:
-        return None
-    return FileLayout.read(fd)
-
-
-def is_ours(fd: int) -> bool:
-    """Say whether a file holds what this package wrote, and nobody changed it since.
-
-    Other programs may open a closed file for writing. What they add beside the dataset
-    does not matter; when they change the dataset, only the HDF5 library can tell how.
-    """
-    layout = own_layout(fd)
-    if layout is None:
-        return False
-    page = os.pread(fd, IDENTITY_ADDRESS, 0)
-    superblock = Superblock.from_bytes(page)
-    if superblock is None or superblock.flags:
-        # Being written, or left by a writer that died.
-        return True
-    state = State.from_bytes(page[STATE_ADDRESS:INDEX_ADDRESS])
-    if state is None:
-        return False
-    header = layout.dataset_header(state.count, state)
-    return page[HEADER_ADDRESS : HEADER_ADDRESS + len(header)] == header
-
-
-def look(fd: int, layout: FileLayout) -> tuple[State, IndexView]:
-    """Return the state of a file and its index, both of the same moment.
-
-    Raises
-    ------
-    IndexDamagedError
-        They are not what was written.
-    """
-    for attempt in range(_ATTEMPTS):
-        page = os.pread(fd, IDENTITY_ADDRESS, 0)
-        state = State.from_bytes(page[STATE_ADDRESS:INDEX_ADDRESS])
-        try:
-            view = IndexView(
-                page[INDEX_ADDRESS : layout.head_end],
-                layout.size_bytes,
-                lambda address, size: os.pread(fd, size, address),
-            )
-        except IndexDamagedError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-            continue
-        if state is not None and state.count == view.count:
-            return state, view
-    raise IndexDamagedError("its state is damaged")
-
-
-def _open(h5py: Any, path: str) -> Any:
-    # The library refuses this for a file that somebody writes in SWMR mode. SWMR comes
-    # second, because with it the library tries for ever to read what is damaged.
-    try:
-        return h5py.File(path, "r")
-    except OSError:
-        return h5py.File(path, "r", swmr=True)
-
-
-def _plain(value: Any) -> Any:
-    """Return an attribute as JSON has it: texts, numbers and lists."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
-    if isinstance(value, (np.bool_, np.number)):
-        return cast("Any", value).item()
-    return value if isinstance(value, (str, bool, int, float)) else str(value)

@@ -28,6 +28,7 @@ from bluesky_beamtime.errors import (
 )
 from bluesky_beamtime.storage.codecs import checksum
 from bluesky_beamtime.storage.files import FolderLock, pwrite_all, write_error
+from bluesky_beamtime.storage.hdf5_dataset import HDF5Dataset
 from bluesky_beamtime.storage.hdf5_file import HDF5File
 from bluesky_beamtime.storage.hdf5_format import (
     SUPERBLOCK_BYTES,
@@ -52,14 +53,8 @@ from bluesky_beamtime.storage.hdf5_log import (
     aligned,
     walk,
 )
-from bluesky_beamtime.storage.hdf5_reader import (
-    HDF5Dataset,
-    HDF5Frames,
-    is_ours,
-    look,
-    opened,
-    own_layout,
-)
+from bluesky_beamtime.storage.hdf5_look import is_ours, look, opened, own_layout
+from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
 from bluesky_beamtime.storage.integrity import ArrayReport, StoreReport
 
 _READ_BYTES = 1 << 24

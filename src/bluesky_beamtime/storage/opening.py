@@ -13,6 +13,10 @@ from bluesky_beamtime.errors import (
     StoreReadError,
     UnsupportedFormatError,
 )
+from bluesky_beamtime.storage.hdf5_dataset import HDF5Dataset
+from bluesky_beamtime.storage.hdf5_layout import DATASET
+from bluesky_beamtime.storage.hdf5_look import is_ours, opened
+from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
 from bluesky_beamtime.storage.layout import read_metadata
 from bluesky_beamtime.storage.paths import from_uri
 from bluesky_beamtime.storage.reader import FrameArray
@@ -67,8 +71,6 @@ def open_frames(
         is_file = os.path.isfile(path)
         mimetype = "application/x-hdf5" if is_file else "application/x-zarr"
     if mimetype == "application/x-hdf5":
-        from bluesky_beamtime.storage.hdf5_reader import open_hdf5
-
         return open_hdf5(path, parameters)
     if mimetype != "application/x-zarr":
         raise UnsupportedFormatError(
@@ -86,3 +88,30 @@ def open_frames(
             return import_module("zarr").open_array(path, mode="r")
         except (ValueError, TypeError, OSError, KeyError, ArithmeticError) as error:
             raise StoreReadError(f"cannot read {path!r}: {error}") from error
+
+
+def open_hdf5(
+    path: str, parameters: Mapping[str, Any] | None = None
+) -> HDF5Frames | HDF5Dataset:
+    """Open a dataset of an HDF5 file for reading, also while it grows.
+
+    Parameters
+    ----------
+    path
+        The file.
+    parameters
+        Those of the StreamResource: ``dataset`` is the path within the file.
+
+    Raises
+    ------
+    StoreReadError
+        It is not there.
+    MissingExtraError
+        Somebody else wrote it, and the package ``h5py`` is absent.
+    """
+    dataset = (parameters or {}).get("dataset") or DATASET
+    with opened(path) as fd:
+        ours = is_ours(fd)
+    if ours and dataset.strip("/") == DATASET.strip("/"):
+        return HDF5Frames(path)
+    return HDF5Dataset(path, dataset)

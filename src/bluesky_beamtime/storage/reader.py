@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -27,6 +27,30 @@ _MOST_BYTES = 1 << 24
 _MOST_FRAMES = 500
 
 
+class FrameLayout(Protocol):
+    """What a stored array is made of, whatever its format."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of a frame as it is stored."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a frame."""
+        ...
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Shape of a chunk, the frames' axis first."""
+        ...
+
+    @property
+    def dimension_names(self) -> tuple[str, ...] | None:
+        """Names of all dimensions, the frames' first."""
+        ...
+
+
 class FrameArray:
     """A stored array of frames that is read where it is indexed.
 
@@ -44,6 +68,7 @@ class FrameArray:
         What is read at the least.
     """
 
+    _frames: FrameLayout
     # Whether a part of a frame can be read alone.
     _tiled = False
 
@@ -65,7 +90,7 @@ class FrameArray:
         metadata = read_metadata(self._folder)
         layout = ArrayLayout.from_json(metadata, self.path)
         with self._refreshing:
-            self._layout = layout
+            self._layout = self._frames = layout
             self._tiled = layout.chunks is not None
             # Another thread may have seen more meanwhile; a length never shrinks.
             if metadata["shape"][0] >= self._length:
@@ -76,17 +101,17 @@ class FrameArray:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of a frame, in native byte order."""
-        return self._layout.dtype.newbyteorder("=")
+        return self._frames.dtype.newbyteorder("=")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape with the frames' axis first."""
-        return (self._length, *self._layout.shape)
+        return (self._length, *self._frames.shape)
 
     @property
     def ndim(self) -> int:
         """Number of axes, that of the frames included."""
-        return 1 + len(self._layout.shape)
+        return 1 + len(self._frames.shape)
 
     @property
     def size(self) -> int:
@@ -101,7 +126,7 @@ class FrameArray:
     @property
     def chunk_shape(self) -> tuple[int, ...]:
         """Shape of what is read at the least: one frame, or one tile of it."""
-        return self._layout.chunk_shape
+        return self._frames.chunk_shape
 
     @property
     def units(self) -> str | None:
@@ -111,7 +136,7 @@ class FrameArray:
     @property
     def dims(self) -> tuple[str, ...] | None:
         """Names of all dimensions."""
-        return self._layout.dimension_names
+        return self._frames.dimension_names
 
     def __len__(self) -> int:
         return self._length
@@ -193,10 +218,7 @@ class FrameArray:
             cut = tuple(slice(start, stop) for start, stop in box)
             return self.read(indices)[(slice(None), *cut)]
         out = np.empty((len(indices), *sizes), layout.dtype)
-        numbers = np.asarray(indices, np.int64)
-        wrong = numbers[(numbers < 0) | (numbers >= self._length)]
-        if wrong.size:
-            raise IndexError(f"{self.path!r} has {self._length} frames, no {wrong[0]}")
+        numbers = published_numbers(self, indices)
         shards = numbers // layout.frames_per_shard
         # Runs of frames in the same shard, in the order asked for.
         edges = np.flatnonzero(np.diff(shards)) + 1
@@ -354,6 +376,23 @@ class FrameArray:
 
     def __repr__(self) -> str:
         return f"<FrameArray {self.path!r} {self.shape} {self.dtype}>"
+
+
+def published_numbers(
+    frames: FrameArray, indices: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
+    """Return the numbers of frames.
+
+    Raises
+    ------
+    IndexError
+        A negative number, or one that is not published.
+    """
+    numbers = np.asarray(indices, np.int64)
+    wrong = numbers[(numbers < 0) | (numbers >= len(frames))]
+    if wrong.size:
+        raise IndexError(f"{frames.path!r} has {len(frames)} frames, no {wrong[0]}")
+    return numbers
 
 
 def _preadv_all(fd: int, buffers: list[Any], size: int, offset: int) -> int:

@@ -28,7 +28,8 @@ from bluesky_beamtime.storage import (
     to_uri,
     verify_store,
 )
-from bluesky_beamtime.storage.hdf5_reader import HDF5Dataset, HDF5Frames
+from bluesky_beamtime.storage.hdf5_dataset import HDF5Dataset
+from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
 
 Begin = Callable[..., tuple[HDF5Writer, list[FrameSink]]]
 Frames = Callable[..., np.ndarray[Any, Any]]
@@ -230,7 +231,7 @@ def test_a_missing_filter_is_named(
     sink.close()
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: False)
     monkeypatch.setattr(
-        "bluesky_beamtime.storage.hdf5_reader.find_spec", lambda name: None
+        "bluesky_beamtime.storage.hdf5_dataset.find_spec", lambda name: None
     )
     np.testing.assert_array_equal(data_of(sink.uri)[:], frames(2))
     with pytest.raises(MissingExtraError, match="filter 32001"):
@@ -249,7 +250,7 @@ def test_without_h5py_ours_are_still_read(
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("bluesky_beamtime.storage.hdf5_reader.import_module", absent)
+    monkeypatch.setattr("bluesky_beamtime.storage.hdf5_dataset.import_module", absent)
     np.testing.assert_array_equal(data_of(sink.uri)[:], frames(2))
     with pytest.raises(MissingExtraError, match=r"bluesky-beamtime\[hdf5\]"):
         open_frames(str(tmp_path / "other.h5"), MIMETYPE, {"dataset": "x"})
