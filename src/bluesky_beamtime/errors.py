@@ -10,6 +10,7 @@
     │   ├── UnknownSourceError        (KeyError)      no such source in a writer
     │   ├── StoreStateError           (RuntimeError)  a call out of its order
     │   ├── StoreWriteError           (OSError)       the disk refused
+    │   ├── DiskSpaceError            (OSError)       a run that does not fit
     │   ├── StoreReadError            (OSError)       a store cannot be read
     │   │   └── FrameReadError                        a frame is missing or damaged
     │   ├── KeyNotFoundError          (KeyError)      no value under a backend's key
@@ -33,6 +34,7 @@
     │   └── RunNotFoundError          (KeyError)      no such run, stream or field
     ├── DeviceError                   (RuntimeError)  hardware that misbehaves
     │   ├── SourceError                               a frame source failed
+    │   │   └── DroppedFramesError                    frames were lost on their way
     │   └── DeviceTimeoutError        (TimeoutError)  a device that does not answer
     ├── ServingError                  (RuntimeError)  a server that cannot be started
     └── MissingExtraError             (ImportError)   an optional package is absent
@@ -123,6 +125,33 @@ class StoreWriteError(_OSErrorWithSentence):
     filename : str or None
         The file that could not be written.
     """
+
+
+class DiskSpaceError(_OSErrorWithSentence):
+    """A run that would not fit on the disk; it has not begun.
+
+    Attributes
+    ----------
+    needed, free, margin : int
+        Bytes that it takes at least, that are free, and that have to remain.
+    errno : int
+        :data:`errno.ENOSPC`.
+    filename : str
+        The folder.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed: int,
+        free: int,
+        margin: int,
+        errno: int | None = None,
+        filename: str | None = None,
+    ) -> None:
+        super().__init__(message, errno=errno, filename=filename)
+        self.needed, self.free, self.margin = needed, free, margin
 
 
 class StoreReadError(_OSErrorWithSentence):
@@ -257,6 +286,33 @@ class DeviceError(BeamtimeError, RuntimeError):
 
 class SourceError(DeviceError):
     """A frame source that failed while it was acquiring."""
+
+
+class DroppedFramesError(SourceError):
+    """Frames that a source took and that did not arrive; those that did are stored.
+
+    Attributes
+    ----------
+    source : str
+        The data key of the frames.
+    dropped, received : int
+        Exposures lost and arrived in this acquisition until then.
+    expected : int
+        Exposures that were asked for, 0 for as many as come.
+    """
+
+    def __init__(self, source: str, dropped: int, received: int, expected: int) -> None:
+        wanted = f" of {expected}" if expected else ""
+        lost = f"{dropped} exposure{'' if dropped == 1 else 's'}" if dropped else "none"
+        super().__init__(
+            f"{source} lost {lost} and delivered {received}{wanted}; these are stored. "
+            "Look for a full queue, a slow network or disk, then take the frames again"
+        )
+        self.source, self.dropped = source, dropped
+        self.received, self.expected = received, expected
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, int, int]]:
+        return type(self), (self.source, self.dropped, self.received, self.expected)
 
 
 class DeviceTimeoutError(DeviceError, TimeoutError):

@@ -163,12 +163,19 @@ class Run:
                 values += rows.reshape(len(rows), -1)[:, 0].tolist()
         return values
 
-    def accounting(self, key: str) -> dict[str, int]:
+    def account(self, key: str) -> dict[str, Any]:
+        """All that is counted of the frames of a key."""
         import zarr
 
         uri = self.resources(key)[-1]["uri"]
         attributes = zarr.open_array(from_uri(uri), mode="r").attrs.asdict()
         return attributes["accounting"]
+
+    def accounting(self, key: str) -> dict[str, int]:
+        """The counters of the frames of a key."""
+        counters = ("expected", "received", "dropped", "late", "written")
+        account = self.account(key)
+        return {name: account[name] for name in counters}
 
     @property
     def exit_status(self) -> str:

@@ -25,6 +25,7 @@ from ophyd_async.core import (
     soft_signal_rw,
 )
 
+from bluesky_beamtime.devices.accounting import FrameSignals
 from bluesky_beamtime.devices.camera_logic import CameraAcquireLogic, CameraTriggerLogic
 from bluesky_beamtime.devices.data_logic import FrameDataLogic
 from bluesky_beamtime.devices.watching import task_of, watch
@@ -70,6 +71,20 @@ class FrameReceiver(Protocol):
 
     def fail(self, error: BaseException) -> None:
         """Fail the plan with ``error``; from any thread. Deliver no more after it."""
+        ...
+
+    def ended(self, lost: int = 0) -> None:
+        """Say that no more comes, for a source that cannot deliver all of them.
+
+        From any thread. Ends an acquisition of a given number at once, with
+        :class:`~bluesky_beamtime.errors.DroppedFramesError`, instead of after its
+        timeout; nothing happens if all have come.
+
+        Parameters
+        ----------
+        lost
+            Frames lost after the last one that was delivered.
+        """
         ...
 
 
@@ -171,6 +186,9 @@ class Camera(StandardDetector):
         More signals for ``read_configuration``.
     hardware
         What stands as ``source`` in the data keys; by default ``camera://<name>``.
+    fail_on_drop
+        Whether a frame that the source lost fails the plan, with
+        :class:`~bluesky_beamtime.errors.DroppedFramesError`; what arrived is kept.
     name
         Name of the device and of its data key.
 
@@ -180,6 +198,10 @@ class Camera(StandardDetector):
         The frame source.
     exposure : SignalRW
         The exposure in seconds, in ``read_configuration`` too.
+    accounting : FrameSignals
+        What became of the frames, as signals.
+    fail_on_drop : SignalRW of bool
+        As above, for the acquisitions to come.
     """
 
     def __init__(
@@ -191,6 +213,7 @@ class Camera(StandardDetector):
         units: str | None = None,
         config_signals: Sequence[SignalR[Any]] = (),
         hardware: str | None = None,
+        fail_on_drop: bool = False,
         name: str = "",
     ) -> None:
         _check_parts(frames, source)
@@ -203,17 +226,22 @@ class Camera(StandardDetector):
             if isinstance(exposure, (int, float))
             else exposure
         )
+        self.accounting = FrameSignals()
+        self.fail_on_drop = soft_signal_rw(bool, fail_on_drop)
         self._data = FrameDataLogic(
             frames,
             lambda: source.shape,
             lambda: source.dtype,
             source=None if hardware is None else lambda _: hardware,
             units=units,
+            signals=self.accounting,
         )
         # A trigger that is repeated after a pause may meet the first one at work.
         self._turn = asyncio.Lock()
         self._setup = CameraTriggerLogic(source, self.exposure)
         self._acquire = CameraAcquireLogic(source, self._data, lambda: self.name)
+        self._acquire.exposure = self._setup.exposure
+        self._acquire.fail_on_drop = self.fail_on_drop.get_value
         self.add_detector_logics(self._setup, self._acquire, self._data)
         self.add_config_signals(*config_signals)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
         super().__init__(name=name)

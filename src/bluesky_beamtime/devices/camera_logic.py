@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ophyd_async.core import (
@@ -93,6 +93,14 @@ class CameraTriggerLogic(DetectorTriggerLogic):
         return TriggerInfo(livetime=await self.exposure())
 
 
+async def _unknown() -> float:
+    return 0.0
+
+
+async def _never() -> bool:
+    return False
+
+
 class CameraAcquireLogic(DetectorAcquireLogic):
     """Starts and stops a frame source, and knows how far it is.
 
@@ -118,6 +126,10 @@ class CameraAcquireLogic(DetectorAcquireLogic):
         self.info = TriggerInfo()
         self.events = 1
         """Events of the next acquisition, 0 for as many as come until stopped."""
+        self.exposure: Callable[[], Awaitable[float]] = _unknown
+        """Returns the seconds of an exposure, 0 if unknown."""
+        self.fail_on_drop: Callable[[], Awaitable[bool]] = _never
+        """Returns whether a frame that was lost ends the next acquisition."""
         self.listeners: set[Callable[[Reception], object]] = set()
         """Called in the event loop when an acquisition is over."""
 
@@ -136,7 +148,14 @@ class CameraAcquireLogic(DetectorAcquireLogic):
             collections += provider.rows_missing(self.info.collections_per_event)
         averaged = self.info.exposures_per_collection
         number = collections * averaged
-        reception = Reception(provider, number, averaged)
+        reception = Reception(
+            provider,
+            number,
+            averaged,
+            exposure=await self.exposure(),
+            fail_on_drop=await self.fail_on_drop(),
+            id_range=getattr(self._source, "id_range", None),
+        )
         reception.over.add_done_callback(lambda _: self._tell(reception))
         self.reception = reception
         self._running = True

@@ -7,9 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from ophyd_async.core import DetectorDataLogic, StreamableDataProvider
+from ophyd_async.core import (
+    DetectorDataLogic,
+    StandardDetector,
+    StreamableDataProvider,
+)
 
+from bluesky_beamtime.devices.accounting import FrameSignals
 from bluesky_beamtime.devices.data_provider import FrameDataProvider
+from bluesky_beamtime.devices.positions import AxisTrack
 from bluesky_beamtime.errors import DeviceError
 from bluesky_beamtime.storage import Footprint, FrameStore
 
@@ -34,6 +40,8 @@ class FrameDataLogic(DetectorDataLogic):
         ``camera://<key>``.
     units
         Units of the frames.
+    signals
+        Signals that shall follow what becomes of the frames.
     """
 
     def __init__(
@@ -44,12 +52,15 @@ class FrameDataLogic(DetectorDataLogic):
         *,
         source: Callable[[str], str] | None = None,
         units: str | None = None,
+        signals: FrameSignals | None = None,
     ) -> None:
         self.frames = frames
         self._shape = shape
         self._dtype = dtype
         self._source = source or "camera://{}".format
         self._units = units
+        self._signals = signals
+        self._tracks: tuple[AxisTrack, ...] = ()
         self._provider: FrameDataProvider | None = None
 
     @property
@@ -89,8 +100,35 @@ class FrameDataLogic(DetectorDataLogic):
             dtype=self._dtype(),
             source=self._source(datakey_name),
             units=self._units,
+            tracks=self._tracks,
+            signals=self._signals,
         )
         return self._provider
+
+    @classmethod
+    def of(cls, detector: StandardDetector) -> list[FrameDataLogic]:
+        """Return those of a detector; none if it keeps its frames elsewhere."""
+        logics: Sequence[Any] = detector._data_logics  # pyright: ignore[reportPrivateUsage]  # ophyd-async has no other way
+        return [logic for logic in logics if isinstance(logic, cls)]
+
+    @property
+    def tracks(self) -> tuple[AxisTrack, ...]:
+        """Axes whose position at each frame is recorded beside it."""
+        return self._tracks
+
+    async def follow(self, tracks: Sequence[AxisTrack]) -> None:
+        """Record the position of these axes at each frame, from the next preparation.
+
+        The detector attaches to the store anew if they are others than before.
+
+        Parameters
+        ----------
+        tracks
+            The axes; none to record frames alone.
+        """
+        if tuple(tracks) != self._tracks:
+            self._tracks = tuple(tracks)
+            await self.stop()
 
     def footprint(self, datakey_name: str) -> list[Footprint]:
         """Return what each frame is going to take, and where; none if it is not known.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
-from collections.abc import AsyncIterator
+import time as clock
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from bluesky.protocols import StreamAsset
@@ -21,10 +23,16 @@ from event_model import (
 from numpy.typing import NDArray
 from ophyd_async.core import StreamableDataProvider
 
-from bluesky_beamtime.devices.accounting import FrameAccount
+from bluesky_beamtime.devices.accounting import (
+    FrameAccount,
+    FrameSignals,
+    RunAccounts,
+    SlowFollower,
+)
 from bluesky_beamtime.devices.datakeys import frame_dims, make_datakey
-from bluesky_beamtime.devices.progress import FrameCounter
-from bluesky_beamtime.errors import SinkClosedError, StorageError
+from bluesky_beamtime.devices.positions import AxisTrack, PendingPositions
+from bluesky_beamtime.devices.progress import FrameCounter, call_soon
+from bluesky_beamtime.errors import DeviceError, SinkClosedError, StorageError
 from bluesky_beamtime.storage import FrameSink, FrameStore
 
 _logger = logging.getLogger("bluesky_beamtime.devices")
@@ -32,14 +40,22 @@ _logger = logging.getLogger("bluesky_beamtime.devices")
 STAMP_BLOCK = 256
 """Stamps that are kept in memory at most before they are written."""
 
+ACCOUNT_PERIOD = 0.05
+"""Seconds after which the counters in the array's attributes are renewed."""
+
+_SETTLE_PERIOD = 0.05
+
 
 class FrameDataProvider(StreamableDataProvider):
-    """Three sinks of one store, ``<key>``, ``<key>_time`` and ``<key>_id``, in step.
+    """Sinks of one store, ``<key>``, ``<key>_time``, ``<key>_id`` and more, in step.
 
     A *row* is one collection: one frame in ``<key>`` and one number in each of the
-    other two. Rows are written by the camera's thread, published and announced from the
-    event loop. A row is announced only after all three arrays show it to a fresh
-    reader.
+    others. Rows are written by the camera's thread, published and announced from the
+    event loop. A row is announced only after all arrays show it to a fresh reader.
+
+    Each axis that is followed adds ``<key>_<axis>``: where it was in the middle of the
+    frame's exposure. That becomes known with the axis's next update, and until then the
+    row is not complete: it is neither counted by the signal nor announced.
 
     Parameters
     ----------
@@ -53,6 +69,10 @@ class FrameDataProvider(StreamableDataProvider):
         What stands as ``source`` in the data keys.
     units
         Units of the frames.
+    tracks
+        Axes whose position at each frame is recorded.
+    signals
+        Signals that shall follow the account.
 
     Notes
     -----
@@ -73,6 +93,8 @@ class FrameDataProvider(StreamableDataProvider):
         dtype: np.dtype[Any],
         source: str,
         units: str | None = None,
+        tracks: Sequence[AxisTrack] = (),
+        signals: FrameSignals | None = None,
     ) -> None:
         self.key = key
         self._frames = frames
@@ -81,13 +103,25 @@ class FrameDataProvider(StreamableDataProvider):
         self._lock = threading.Lock()
         self._closed = False
         self._refused = False
-        self._sinks = _attach(frames, key, shape, dtype, units)
-        self._image, self._time, self._id = self._sinks
+        self._sinks = _attach(frames, key, shape, dtype, units, tracks)
+        self._image, self._time, self._id, *axes = self._sinks
+        self._axes = [
+            (sink, PendingPositions(track), list[float]())
+            for sink, track in zip(axes, tracks, strict=True)
+        ]
         self._times: list[float] = []
         self._ids: list[int] = []
+        self._rows = 0
         self.account = FrameAccount()
+        self._runs = RunAccounts(self.account)
+        self._accounted = -math.inf
+        self._settling: asyncio.Task[None] | None = None
         self.counter = FrameCounter(asyncio.get_running_loop(), f"{key}-written")
         self.collections_written_signal = self.counter.signal
+        self._signals = signals
+        self._shown = SlowFollower(self._show)
+        self.counter.follower = self._shown.soon
+        self.show_account()
         self.announced = 0
         self.base = 0
         self._bundles: list[ComposeStreamResourceBundle] = []
@@ -95,8 +129,8 @@ class FrameDataProvider(StreamableDataProvider):
 
     @property
     def rows(self) -> int:
-        """Rows written."""
-        return self.counter.count
+        """Frames written; a row may still wait for the position of an axis."""
+        return self._rows
 
     @property
     def closed(self) -> bool:
@@ -105,7 +139,13 @@ class FrameDataProvider(StreamableDataProvider):
 
     # ------------------------------------------------------------- any thread
 
-    def write(self, frame: NDArray[Any], time: float, number: int) -> None:
+    def write(
+        self,
+        frame: NDArray[Any],
+        time: float,
+        number: int,
+        moment: float | None = None,
+    ) -> None:
         """Append one row; blocks until its frame would survive ``kill -9``.
 
         Parameters
@@ -116,6 +156,8 @@ class FrameDataProvider(StreamableDataProvider):
             When it was taken, seconds since 1970.
         number
             The source's own number of it.
+        moment
+            The middle of its exposure, when positions are wanted; by default ``time``.
 
         Raises
         ------
@@ -128,9 +170,18 @@ class FrameDataProvider(StreamableDataProvider):
                 self._times.append(time)
                 self._ids.append(number)
                 # The frame is safe and belongs to the count, whatever its stamp meets.
-                self.counter.raise_to(self.rows + 1)
+                self._rows += 1
+                if self._axes:
+                    for _, pending, _ in self._axes:
+                        pending.add(time if moment is None else moment)
+                    self._settle()
+                    call_soon(self.counter.loop, self._settle_later)
+                else:
+                    self.counter.raise_to(self._rows)
                 if len(self._times) >= STAMP_BLOCK:
                     self._write_stamps()
+                if clock.monotonic() - self._accounted > ACCOUNT_PERIOD:
+                    self._account()
             except BaseException:
                 self._refused = True
                 raise
@@ -167,6 +218,7 @@ class FrameDataProvider(StreamableDataProvider):
             self._closed = True
             failures: list[StorageError] = []
             try:
+                self._settle(all_of_them=True)
                 self._write_stamps()
             except StorageError as error:
                 failures.append(error)
@@ -182,17 +234,62 @@ class FrameDataProvider(StreamableDataProvider):
             # The plan has failed for this already; let the clean-up go on.
             _logger.warning("%s: while closing: %s", self.key, failure)
 
+    def _settle(self, *, all_of_them: bool = False) -> None:
+        """Take the positions that have become known, and count complete rows."""
+        if not self._axes:
+            return
+        for _, pending, values in self._axes:
+            values += pending.take(all_of_them=all_of_them)
+        settled = min(pending.settled for _, pending, _ in self._axes)
+        if settled > self.counter.count:
+            self.counter.raise_to(settled)
+
     def _write_stamps(self) -> None:
         _write_block(self._time, self._times)
         _write_block(self._id, self._ids)
+        for sink, _, values in self._axes:
+            _write_block(sink, values)
 
     def _account(self) -> None:
-        counters = {**self.account.counters(), "written": self.rows}
+        self._accounted = clock.monotonic()
+        counters = {**self.account.counters(), "written": self._rows}
+        counters["runs"] = self._runs.counters(self._rows)
         # A store that was aborted has closed the sink already.
         with suppress(SinkClosedError):
             self._image.set_attributes({"accounting": counters})
 
     # -------------------------------------------------------- the event loop
+
+    def acquisition_begins(self) -> None:
+        """Note that what is counted from here on belongs to an acquisition."""
+        self._runs.acquisition_begins(self._rows)
+
+    def account_changed(self) -> None:
+        """Let the signals follow the account soon."""
+        self._shown.soon()
+
+    def show_account(self) -> None:
+        """Let the signals say what the account says now."""
+        self._shown.now()
+
+    def _show(self) -> None:
+        if self._signals is not None:
+            self._signals.show(self.account, self._rows)
+
+    def _settle_later(self) -> None:
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle_all())
+
+    async def _settle_all(self) -> None:
+        """Complete rows as their axes tell where they are."""
+        while not self._closed and any(len(axis[1]) for axis in self._axes):
+            await asyncio.sleep(_SETTLE_PERIOD)
+            # Who holds the lock may be waiting for a disk, and settles by itself.
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._settle()
+                finally:
+                    self._lock.release()
 
     def skip(self, collections_per_event: int) -> None:
         """Do not announce the rows that are there and not announced yet.
@@ -201,6 +298,8 @@ class FrameDataProvider(StreamableDataProvider):
         leave such rows: no event belongs to them.
         """
         self._take_back_lost()
+        with self._lock:
+            self._settle(all_of_them=True)
         first = -(-self.rows // collections_per_event)
         self.base += first - self.announced
         self.announced = first
@@ -216,19 +315,21 @@ class FrameDataProvider(StreamableDataProvider):
         """Count events from here: what follows belongs to a new stream."""
         self.skip(collections_per_event)
         self.base = self.announced
+        self._runs.forget_acquisition()
 
     async def make_datakeys(self, collections_per_event: int) -> dict[str, DataKey]:
-        """Return the three data keys, and get ready for a new StreamResource.
+        """Return the data keys, and get ready for a new StreamResource.
 
         Called once per descriptor. Each run wants StreamResources of its own, so that
         those that a run has seen are replaced.
         """
         if not self._bundles or any(map(_was_emitted, self._bundles)):
             self._bundles = [self._compose(sink) for sink in self._sinks]
+        self._runs.begin(self._bundles[0].stream_resource_doc["uid"], self._rows)
         n = collections_per_event
-        image, time, number = self._sinks
+        image, time, number = self._sinks[:3]
         axis = f"{self.key}_frame"
-        return {
+        keys = {
             image.data_key: make_datakey(
                 image,
                 self._source,
@@ -240,6 +341,12 @@ class FrameDataProvider(StreamableDataProvider):
             time.data_key: make_datakey(time, self._source, n, axis, "s"),
             number.data_key: make_datakey(number, self._source, n, axis),
         }
+        for sink, pending, _ in self._axes:
+            track = pending.track
+            key = make_datakey(sink, track.source, n, axis, track.units)
+            # For those who read: it tells where each frame of that key was taken.
+            keys[sink.data_key] = cast("DataKey", {**key, "coordinate_of": self.key})
+        return keys
 
     @staticmethod
     def _compose(sink: FrameSink) -> ComposeStreamResourceBundle:
@@ -281,6 +388,7 @@ class FrameDataProvider(StreamableDataProvider):
             for bundle in self._bundles
         ]
         self.announced = stop
+        self._runs.forget_acquisition()
         for bundle in self._bundles:
             if not _was_emitted(bundle):
                 yield "stream_resource", bundle.stream_resource_doc
@@ -309,8 +417,9 @@ def _attach(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     units: str | None,
+    tracks: Sequence[AxisTrack] = (),
 ) -> list[FrameSink]:
-    """Attach the three sinks, or none."""
+    """Attach all sinks, or none."""
     sinks: list[FrameSink] = []
     try:
         sinks.append(
@@ -320,6 +429,14 @@ def _attach(
         )
         sinks.append(frames.attach(f"{key}_time", dtype="<f8", shape=(), units="s"))
         sinks.append(frames.attach(f"{key}_id", dtype="<u8", shape=()))
+        for track in tracks:
+            name = f"{key}_{track.name}"
+            if name in [sink.data_key for sink in sinks]:
+                raise DeviceError(
+                    f"the positions of {track.name!r} at the frames of {key!r} would "
+                    f"be called {name!r}, as something else is; name the axis anew"
+                )
+            sinks.append(frames.attach(name, dtype="<f8", shape=(), units=track.units))
     except BaseException:
         for sink in sinks:
             frames.detach(sink)

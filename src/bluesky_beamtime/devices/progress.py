@@ -35,6 +35,8 @@ class FrameCounter:
         self.signal: SignalR[int]
         self._show: Callable[[int], None]
         self.signal, self._show = soft_signal_r_and_setter(int, 0, name=name)
+        self.follower: Callable[[], None] = _nothing
+        """Called in the event loop whenever the signal has changed."""
         self._count = 0
         self._shown = 0
         self._pending = False
@@ -63,6 +65,7 @@ class FrameCounter:
         if count != self._shown:
             self._shown = count
             self._show(count)
+            self.follower()
 
     def _follow(self) -> None:
         self.sync()
@@ -73,6 +76,9 @@ class FrameCounter:
         if self._count != self._shown:
             self._pending = True
             self._follow()
+
+
+def _nothing() -> None: ...
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

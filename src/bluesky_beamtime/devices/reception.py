@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.devices.data_provider import FrameDataProvider
+from bluesky_beamtime.devices.frame_ids import FrameIds
 from bluesky_beamtime.devices.progress import call_soon
+from bluesky_beamtime.errors import DroppedFramesError
 
 if TYPE_CHECKING:
     from bluesky_beamtime.devices.camera import FrameStamp
@@ -32,6 +34,12 @@ class Reception:
         Exposures to take, 0 for as many as come until :meth:`stop`.
     exposures_per_collection
         Exposures that are averaged into one row.
+    exposure
+        Seconds of one exposure, 0 if unknown.
+    fail_on_drop
+        Whether a frame that was lost ends the acquisition with an error.
+    id_range
+        As for :class:`~bluesky_beamtime.devices.frame_ids.FrameIds`.
     """
 
     def __init__(
@@ -39,6 +47,10 @@ class Reception:
         provider: FrameDataProvider,
         number: int,
         exposures_per_collection: int = 1,
+        *,
+        exposure: float = 0.0,
+        fail_on_drop: bool = False,
+        id_range: tuple[int, int] | None = None,
     ) -> None:
         self.number = number
         self.received = 0
@@ -51,8 +63,13 @@ class Reception:
         self._provider = provider
         self._account = provider.account
         self._mean = _Mean(exposures_per_collection)
-        self._last_id: int | None = None
+        self._ids = FrameIds(id_range)
+        self._exposure = exposure
+        self._fail_on_drop = fail_on_drop
+        self._latest: float | None = None
+        self._before = self._account.copy()
         self._lock = threading.Lock()
+        provider.acquisition_begins()
         self._account.expected += number
 
     @property
@@ -74,6 +91,7 @@ class Reception:
                 raise self.failure
             if self.stopped or self.complete:
                 self._account.late += 1
+                call_soon(self._loop, self._provider.account_changed)
                 return
             try:
                 self._take(array, stamp)
@@ -88,33 +106,77 @@ class Reception:
         with self._lock:
             self._end(error)
 
+    def ended(self, lost: int = 0) -> None:
+        """Take note that no more comes; see :class:`FrameReceiver`."""
+        with self._lock:
+            if self.failure is not None or self.stopped or self.complete:
+                return
+            self._account.dropped += max(lost, 0)
+            if not self.number:
+                self._account.expected += max(lost, 0)
+            if self.number or (lost > 0 and self._fail_on_drop):
+                self._end(self._dropped_error())
+            else:
+                self._end()
+
     def _take(self, array: NDArray[Any], stamp: FrameStamp | None) -> None:
+        arrived = time.time()
+        if stamp is None or stamp.time is None:
+            # What arrives has just been exposed.
+            taken, began = arrived, arrived - self._exposure
+        else:
+            taken = began = stamp.time
+        dropped = self._account.dropped
         number = self._number(stamp)
-        taken = time.time() if stamp is None or stamp.time is None else stamp.time
-        row = self._mean.add(array, taken, number)
+        row = self._mean.add(array, taken, number, began + self._exposure / 2)
         if row is not None:
+            waited = time.perf_counter()
             self._provider.write(*row)
+            self._account.storage_time += time.perf_counter() - waited
         self.received += 1
         self._account.received += 1
         if not self.number:
-            self._account.expected += 1
+            self._account.expected += 1 + self._account.dropped - dropped
+        self._time(began)
+        if self._fail_on_drop and self._account.dropped > dropped:
+            self._end(self._dropped_error())
+
+    def _time(self, began: float) -> None:
+        """Account for the time of an exposure."""
+        account = self._account
+        account.live_time += self._exposure
+        if self._latest is None:
+            account.span += self._exposure
+            self._latest = began
+        elif began > self._latest:
+            account.span += began - self._latest
+            self._latest = began
 
     def _number(self, stamp: FrameStamp | None) -> int:
         """Return the id of an exposure, and count those that were lost before it."""
         if stamp is None:
             return self._account.received
+        account, ids = self._account, self._ids
         if stamp.lost > 0:
-            self._account.dropped += stamp.lost
+            account.dropped += stamp.lost
         if stamp.id is None:
-            return self._account.received
-        # An id that goes back says that the source was restarted, not that it lost any.
-        if self._last_id is not None and stamp.id > self._last_id + 1:
-            self._account.dropped += stamp.id - self._last_id - 1
-        self._last_id = stamp.id
+            return account.received
+        lost, repeated = ids.lost, ids.repeated
+        ids.take(stamp.id)
+        account.dropped += ids.lost - lost
+        account.repeated += ids.repeated - repeated
         return stamp.id
 
+    def _dropped_error(self) -> DroppedFramesError:
+        here = self._account.since(self._before)
+        return DroppedFramesError(
+            self._provider.key, here.dropped, self.received, self.number
+        )
+
     def _end(self, error: BaseException | None = None) -> None:
-        if error is not None and self.failure is None and not self.complete:
+        # What is complete can fail no more, unless something is missing in it.
+        final = self.complete and not isinstance(error, DroppedFramesError)
+        if error is not None and self.failure is None and not final:
             self.failure = error
         # The signal is brought up to the last row before anybody learns of the end.
         self._provider.counter.flush()
@@ -130,6 +192,7 @@ class Reception:
         self._settle()
 
     def _settle(self) -> None:
+        self._provider.show_account()
         if not self.over.done():
             self.over.set_result(None)
 
@@ -138,28 +201,28 @@ class _Mean:
     """Averages groups of exposures into rows of the same dtype.
 
     Integers are rounded half to even. The row's time and id are those of the first
-    exposure of its group.
+    exposure of its group, and its moment is in the middle of them all.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._count = 0
         self._total: NDArray[Any] | None = None
-        self._stamp = (0.0, 0)
+        self._stamp = (0.0, 0, 0.0)
 
     def add(
-        self, array: NDArray[Any], taken: float, number: int
-    ) -> tuple[NDArray[Any], float, int] | None:
+        self, array: NDArray[Any], taken: float, number: int, moment: float
+    ) -> tuple[NDArray[Any], float, int, float] | None:
         """Return a row when the group is full."""
         if self._size == 1:
-            return array, taken, number
+            return array, taken, number, moment
         array = np.asarray(array)
         if self._total is None:
             self._total = array.astype(_wide(array.dtype))
-            self._stamp = (taken, number)
+            self._stamp = (taken, number, moment)
         elif self._total.shape != array.shape:
             # Numpy would broadcast what the store is going to refuse.
-            return array, taken, number
+            return array, taken, number, moment
         else:
             self._total += array
         self._count += 1
@@ -169,8 +232,8 @@ class _Mean:
         if array.dtype.kind in "iub":
             mean = np.rint(mean)
         self._total, self._count = None, 0
-        taken, number = self._stamp
-        return mean.astype(array.dtype), taken, number
+        taken, number, first = self._stamp
+        return mean.astype(array.dtype), taken, number, (first + moment) / 2
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
