@@ -20,7 +20,7 @@ from .conftest import caught_up
 KILLS = int(os.environ.get("BEAMTIME_REPLICA_KILLS", "6"))
 
 CHILD = """
-import os, sys
+import os, signal, sys
 from event_model import compose_run
 from bluesky_beamtime import Beamtime
 
@@ -37,6 +37,9 @@ while True:
         event = stream.compose_event(data={"x": value}, timestamps={"x": 1.0})
         beamtime("event", event)
         os.write(1, event["uid"].encode() + b"\\n")
+        if sys.argv[3] == "held" and (number, value) == (3, 10):
+            # For once the kill is sure to come amid a run.
+            signal.pause()
     beamtime("stop", bundle.compose_stop())
     if beamtime.replica.progress.copied and sys.argv[3] == "slow":
         beamtime.replica.wait(0.05)
@@ -49,9 +52,9 @@ def test_what_was_acknowledged_comes_to_the_server_once(
 ) -> None:
     chance = random.Random(9)
     acknowledged: list[str] = []
-    for _ in range(KILLS // 2):
+    for how in (*[pace] * (KILLS // 2), "held"):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, url, str(tmp_path), pace],
+            [sys.executable, "-c", CHILD, url, str(tmp_path), how],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
@@ -59,9 +62,11 @@ def test_what_was_acknowledged_comes_to_the_server_once(
         assert child.stdout.readline()
         os.set_blocking(child.stdout.fileno(), False)
         deadline = time.monotonic() + chance.uniform(0.3, 1.2)
-        seen = b"."
         parts: list[bytes] = []
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or (
+            # Two runs and eleven events, of which one line was read.
+            how == "held" and b"".join(parts).count(b"\n") < 60
+        ):
             seen = child.stdout.read()
             if seen:
                 parts.append(seen)
