@@ -7,8 +7,8 @@ listing of many runs need not open their arrays.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -25,6 +25,10 @@ COUNTERS = ("expected", "received", "dropped", "late", "written")
 
 Account = dict[str, int | None]
 
+_TIMES = ("live_time", "span", "storage_time")
+
+Timing = dict[str, float | None]
+
 
 def frame_accounts(database: Database, run_uid: str) -> dict[str, Account]:
     """Return the counters of each data key of a run that holds frames.
@@ -32,32 +36,89 @@ def frame_accounts(database: Database, run_uid: str) -> dict[str, Account]:
     ``written`` is the length of the array, whatever the camera said. A key whose array
     is not there has None throughout. Keys with a number per frame (its time, its id)
     are no frames.
+
+    Runs of one staging share arrays; of those that cameras divide among their runs,
+    each run has its own part. Of a camera that was killed, what it received is at least
+    what it has written; its other counters are those of a moment before.
     """
     accounts: dict[str, Account] = {}
+    for key, counted, written in _counted_arrays(database, run_uid):
+        account: Account = dict.fromkeys(COUNTERS)
+        account |= {
+            name: value
+            for name in COUNTERS
+            if isinstance(value := counted.get(name), int)
+        }
+        account["written"] = written
+        if account["received"] is not None and written is not None:
+            account["received"] = max(account["received"], written)
+        accounts[key] = _add(accounts.get(key), account)
+    return accounts
+
+
+def frame_timing(database: Database, run_uid: str) -> dict[str, Timing]:
+    """Return how each camera of a run has spent its time, of those that know.
+
+    See :attr:`Run.frame_timing`.
+    """
+    sums: dict[str, dict[str, float]] = {}
+    for key, counted, _ in _counted_arrays(database, run_uid):
+        times = {name: counted.get(name) for name in _TIMES}
+        if any(not isinstance(value, (int, float)) for value in times.values()):
+            continue
+        total = sums.setdefault(key, dict.fromkeys(_TIMES, 0.0))
+        for name, value in times.items():
+            total[name] += cast("float", value)
+    return {key: {**total, "dead_time": _dead(total)} for key, total in sums.items()}
+
+
+def _dead(times: Mapping[str, float]) -> float | None:
+    live, span = times["live_time"], times["span"]
+    return round(max(0.0, 1 - live / span), 6) if live > 0 and span > 0 else None
+
+
+def _counted_arrays(
+    database: Database, run_uid: str
+) -> Iterator[tuple[str, Mapping[str, Any], int | None]]:
+    """Yield key, what was counted, and frames written of each array, or part of one."""
     seen: set[tuple[str, str]] = set()
     for stored in stored_arrays(database, run_uid):
-        # One array may be announced anew for each descriptor.
-        if (stored.data_key, stored.uri) in seen:
-            continue
-        seen.add((stored.data_key, stored.uri))
         try:
             array = stored.open()
         except StorageError:
-            accounts.setdefault(stored.data_key, dict.fromkeys(COUNTERS))
+            if (stored.data_key, stored.uri) not in seen:
+                seen.add((stored.data_key, stored.uri))
+                yield stored.data_key, {}, None
             continue
         counted: Any = dict(array.attrs).get("accounting")
         if array.ndim == 1 and counted is None:
             continue
-        account: Account = dict.fromkeys(COUNTERS)
-        if is_mapping(counted):
-            account |= {
-                name: value
-                for name in COUNTERS
-                if isinstance(value := counted.get(name), int)
-            }
-        account["written"] = int(array.shape[0])
-        accounts[stored.data_key] = _add(accounts.get(stored.data_key), account)
-    return accounts
+        counted = counted if is_mapping(counted) else {}
+        length = int(array.shape[0])
+        part = _part_of(counted, stored.uid)
+        if part is not None:
+            yield stored.data_key, part, _written(part, length)
+        # One array may be announced anew for each descriptor.
+        elif (stored.data_key, stored.uri) not in seen:
+            yield stored.data_key, counted, length
+        seen.add((stored.data_key, stored.uri))
+
+
+def _part_of(counted: Mapping[str, Any], uid: str) -> Mapping[str, Any] | None:
+    """Return what was counted for one StreamResource, None if it was not divided."""
+    runs = counted.get("runs")
+    part = runs.get(uid) if is_mapping(runs) else None
+    if not is_mapping(part) or not isinstance(part.get("first_row"), int):
+        return None
+    return part
+
+
+def _written(part: Mapping[str, Any], length: int) -> int:
+    """Return the frames of one part: to where it ends, or to where the array does."""
+    stop = part.get("stop_row")
+    return max(
+        0, min(length, stop if isinstance(stop, int) else length) - part["first_row"]
+    )
 
 
 def _add(first: Account | None, second: Account) -> Account:

@@ -8,7 +8,12 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Row, func, select
 
 from bluesky_beamtime.database import labels, schema
-from bluesky_beamtime.database.accounting import Account, frame_accounts
+from bluesky_beamtime.database.accounting import (
+    Account,
+    Timing,
+    frame_accounts,
+    frame_timing,
+)
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.documents import DocumentReader, NamedDocument
 from bluesky_beamtime.database.engine import Database
@@ -266,6 +271,18 @@ class Run:
         counted.
         """
         return frame_accounts(self.database, self.uid)
+
+    @property
+    def frame_timing(self) -> dict[str, Timing]:
+        """How each camera has spent its time, of those that know it.
+
+        ``{key: {live_time, span, storage_time, dead_time}}``, in seconds: exposed, from
+        the beginning of the first exposure to the end of the last one of each
+        acquisition, and held up by storing. ``dead_time`` is the share of the span, 0
+        to 1, in which no exposure that arrived was being taken; None if the exposure is
+        not known.
+        """
+        return frame_timing(self.database, self.uid)
 
     def summary(self) -> dict[str, Any]:
         """Return the line of a listing: plain values, ready for JSON."""

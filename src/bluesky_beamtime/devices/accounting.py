@@ -105,7 +105,8 @@ class RunAccounts:
         """Let a run begin with the acquisition that has begun, else from here."""
         first = self._begun or (self._account.copy(), rows)
         if self._uid is not None and self._uid != uid:
-            self._done[self._uid] = self._part(*first)
+            part = self._part(*first)
+            self._done[self._uid] = {**part, "stop_row": first[1]}
         self._uid, self._first = uid, first
 
     def _part(self, account: FrameAccount, rows: int) -> dict[str, Any]:
