@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from bluesky.utils import MsgGenerator, RunEngineControlException
+from bluesky.utils import FailedPause, MsgGenerator, RunEngineControlException
 from ophyd_async.core import TriggerInfo
 
 from bluesky_beamtime.plans.checks import check_exposure, check_flyers, check_number
@@ -15,6 +16,12 @@ from bluesky_beamtime.plans.untyped import bpp, bps
 _logger = logging.getLogger("bluesky_beamtime.plans")
 
 STREAM = "primary"
+
+PAUSED = (
+    "an immediate pause ended the run: frames that were taken cannot be taken again. A "
+    "deferred pause lets it finish"
+)
+"""Reason in the stop document of a run that was paused while it took frames."""
 
 
 def fly_frames(
@@ -53,8 +60,8 @@ def fly_frames(
     Notes
     -----
     Frames that were taken cannot be taken again, so that there is nothing to go back
-    to: an immediate pause ends the run, a deferred one lets it finish. A run that ends
-    early announces the frames that are safe.
+    to: an immediate pause ends the run as an abort does, a deferred one lets it finish.
+    A run that ends early announces the frames that are safe.
     """
     detectors = check_flyers(detectors)
     num = check_number(num, "the number of frames")
@@ -79,6 +86,12 @@ def fly_frames(
     def announce(error: BaseException) -> MsgGenerator[None]:
         yield from _announce_safe_frames(detectors, error)
 
+    def take() -> MsgGenerator[None]:
+        yield from bps.kickoff_all(*detectors, wait=True)
+        yield from bps.collect_while_completing(
+            detectors, detectors, flush_period=flush_period, stream_name=STREAM
+        )
+
     def fly() -> MsgGenerator[None]:
         # Inside the run, after which the folder of the frames is named.
         for detector in detectors:
@@ -86,23 +99,38 @@ def fly_frames(
         yield from bps.wait(group="prepare")
         yield from bps.declare_stream(*detectors, name=STREAM, collect=True)
         yield from bps.clear_checkpoint()
-        yield from bps.kickoff_all(*detectors, wait=True)
-        yield from bpp.contingency_wrapper(
-            bps.collect_while_completing(
-                detectors, detectors, flush_period=flush_period, stream_name=STREAM
-            ),
-            except_plan=announce,
-        )
+        yield from bpp.contingency_wrapper(take(), except_plan=announce)
 
-    run = bpp.run_wrapper(fly(), md=metadata)
-    staged: MsgGenerator[str] = bpp.stage_wrapper(run, detectors)
+    staged: MsgGenerator[str] = bpp.stage_wrapper(_run(fly(), metadata), detectors)
     return (yield from staged)
+
+
+def _run(plan: MsgGenerator[None], metadata: Mapping[str, Any]) -> MsgGenerator[str]:
+    """Open and close a run; as bluesky's own, but for what it says of a pause."""
+
+    def close(error: BaseException) -> MsgGenerator[None]:
+        status, reason = "fail", str(error)
+        if isinstance(error, RunEngineControlException):
+            # Such as an abort; the RunEngine keeps its reason to itself.
+            status, reason = getattr(error, "exit_status", "abort"), ""
+        elif isinstance(error, FailedPause):
+            status, reason = "abort", PAUSED
+        yield from bps.close_run(exit_status=status, reason=reason)
+
+    opened: MsgGenerator[str] = bps.open_run(md=metadata)
+    uid = yield from opened
+    yield from bpp.contingency_wrapper(plan, except_plan=close, else_plan=bps.close_run)
+    return uid
 
 
 def _announce_safe_frames(
     detectors: Sequence[Any], error: BaseException
 ) -> MsgGenerator[None]:
     """Announce what the detectors have stored when a run ends early."""
+    if isinstance(error, FailedPause):
+        # A pause that comes from the plan itself interrupts what is awaited next.
+        with suppress(RunEngineControlException):
+            yield from bps.sleep(0)
     try:
         yield from bps.collect(*detectors, name=STREAM)
     except RunEngineControlException:
