@@ -33,6 +33,7 @@
     │   ├── SampleNotFoundError       (KeyError)      no such sample
     │   └── RunNotFoundError          (KeyError)      no such run, stream or field
     ├── DeviceError                   (RuntimeError)  hardware that misbehaves
+    │   ├── TriggerError              (ValueError)    an acquisition it cannot do
     │   ├── SourceError                               a frame source failed
     │   │   └── DroppedFramesError                    frames were lost on their way
     │   └── DeviceTimeoutError        (TimeoutError)  a device that does not answer
@@ -282,6 +283,10 @@ class RunNotFoundError(DatabaseError, KeyError):
 
 class DeviceError(BeamtimeError, RuntimeError):
     """Base of what goes wrong with hardware and its simulation."""
+
+
+class TriggerError(DeviceError, ValueError):
+    """A detector was prepared for what it cannot do; it is as it was before."""
 
 
 class SourceError(DeviceError):

@@ -291,16 +291,17 @@ class FrameDataProvider(StreamableDataProvider):
                 finally:
                     self._lock.release()
 
-    def skip(self, collections_per_event: int) -> None:
+    def skip(self, collections_per_event: int, rows: int | None = None) -> None:
         """Do not announce the rows that are there and not announced yet.
 
         A trigger that is repeated after a pause, and an acquisition that was cut off,
-        leave such rows: no event belongs to them.
+        leave such rows: no event belongs to them. With ``rows`` only the first so many
+        are meant: an acquisition that waits for external triggers may have begun.
         """
         self._take_back_lost()
         with self._lock:
             self._settle(all_of_them=True)
-        first = -(-self.rows // collections_per_event)
+        first = -(-(self.rows if rows is None else rows) // collections_per_event)
         self.base += first - self.announced
         self.announced = first
 
@@ -311,11 +312,15 @@ class FrameDataProvider(StreamableDataProvider):
         """
         return -self.rows % collections_per_event
 
-    def begin_stream(self, collections_per_event: int) -> None:
-        """Count events from here: what follows belongs to a new stream."""
-        self.skip(collections_per_event)
+    def begin_stream(self, collections_per_event: int, rows: int | None = None) -> None:
+        """Count events from here: what follows belongs to a new stream.
+
+        With ``rows`` that is what follows these, of an acquisition that has begun.
+        """
+        self.skip(collections_per_event, rows)
         self.base = self.announced
-        self._runs.forget_acquisition()
+        if rows is None:
+            self._runs.forget_acquisition()
 
     async def make_datakeys(self, collections_per_event: int) -> dict[str, DataKey]:
         """Return the data keys, and get ready for a new StreamResource.

@@ -37,6 +37,8 @@ class FrameCounter:
         self.signal, self._show = soft_signal_r_and_setter(int, 0, name=name)
         self.follower: Callable[[], None] = _nothing
         """Called in the event loop whenever the signal has changed."""
+        self.limit: int | None = None
+        """Highest count to show, whatever else has come; belongs to the event loop."""
         self._count = 0
         self._shown = 0
         self._pending = False
@@ -61,11 +63,16 @@ class FrameCounter:
 
     def sync(self) -> None:
         """Show the count now; in the event loop only."""
-        count = self._count
+        count = self._due
         if count != self._shown:
             self._shown = count
             self._show(count)
             self.follower()
+
+    @property
+    def _due(self) -> int:
+        count = self._count
+        return count if self.limit is None else min(count, self.limit)
 
     def _follow(self) -> None:
         self.sync()
@@ -73,7 +80,7 @@ class FrameCounter:
 
     def _rearm(self) -> None:
         self._pending = False
-        if self._count != self._shown:
+        if self._due != self._shown:
             self._pending = True
             self._follow()
 
