@@ -282,7 +282,12 @@ def test_hostile_plan_names_stay_inside(beamtime, tmp_path) -> None:
 def test_detectors_that_write_files_get_a_path(beamtime, tmp_path) -> None:
     beamtime(*documents(scan_id=3)[0])
     info = beamtime.path_provider("det")
-    assert Path(info.directory_path).is_relative_to(tmp_path / "x.zarr" / "frames")
+    folder = Path(info.directory_path)
+    assert folder.is_relative_to(tmp_path / "x_files")
+    assert not (tmp_path / "x.zarr" / "frames").exists()
+    assert "MB" not in repr(beamtime)
+    (folder / "det.h5").write_bytes(bytes(5_000_000))
+    assert re.search(r"5\.\d MB", repr(beamtime))
 
 
 # ------------------------------------------------------------------------- reading only

@@ -21,8 +21,7 @@ from bluesky_beamtime.recording import (
 from bluesky_beamtime.storage import FrameStore, create_group
 
 if TYPE_CHECKING:
-    from bluesky import RunEngine
-
+    from bluesky_beamtime.beamtime.attaching import Attachment
     from bluesky_beamtime.database.replica import Following
 
 from bluesky_beamtime.beamtime.describing import Describing
@@ -117,7 +116,7 @@ class Beamtime(Recording, Describing, Finding, Receiving, Sharing, Keeping):
         self.mode: Literal["a", "r"] = mode
         self._sample: SampleMetadata | None = None
         self._frames: FrameStore | None = None
-        self._attached: dict[int, tuple[RunEngine, int, Any]] = {}
+        self._attached: dict[int, Attachment] = {}
         self._recorder: DocumentRecorder | None = None
         self._following: Following | None = None
         self._index: IndexFollower | None = None
@@ -168,8 +167,8 @@ class Beamtime(Recording, Describing, Finding, Receiving, Sharing, Keeping):
 
         Documents that arrive afterwards are kept in the journal, with a warning.
         """
-        for RE, _, _ in list(self._attached.values()):
-            self.detach(RE)
+        for attached in list(self._attached.values()):
+            self.detach(attached.RE)
         if self._recorder is not None:
             self._recorder.close()
         if self._index is not None:
@@ -203,9 +202,11 @@ class Beamtime(Recording, Describing, Finding, Receiving, Sharing, Keeping):
         asked: Any = getattr(self._database, "size", None)
         if asked is not None:
             return human_size(asked())
-        total, complete = folder_size(
-            self._database.store, time.monotonic() + _PATIENCE
-        )
+        total, complete = 0, True
+        deadline = time.monotonic() + _PATIENCE
+        for folder in (self._database.store, self._database.files):
+            size, seen = folder_size(folder, deadline)
+            total, complete = total + size, complete and seen
         for path in (self.path, Path(f"{self.path}-wal"), self._database.journal):
             if path.exists():
                 total += path.stat().st_size

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ophyd_async.core import PathProvider
 
 
+from bluesky_beamtime.beamtime.attaching import Attachment, PreflightMode
+from bluesky_beamtime.beamtime.earlier import last_appetites
 from bluesky_beamtime.beamtime.parts import Parts
 
 
@@ -45,36 +47,61 @@ class Recording(Parts):
         if self._index is not None and name in ("start", "stop"):
             self._index.notify()
 
-    def attach(self, RE: RunEngine) -> None:
+    def attach(
+        self,
+        RE: RunEngine,
+        *,
+        preflight: PreflightMode | None = "refuse",
+        margin: float | None = None,
+    ) -> None:
         """Record every run of a RunEngine, with scan numbers that go on.
 
-        Subscribes to the documents, and makes :meth:`next_scan_id` the RunEngine's
-        source of scan numbers. Attaching twice is attaching once.
+        Subscribes to the documents, makes :meth:`next_scan_id` the RunEngine's source
+        of scan numbers, and has the disk space looked at before a run begins. Attaching
+        again only changes the latter.
+
+        Parameters
+        ----------
+        RE
+            The RunEngine.
+        preflight
+            What becomes of a run that does not fit on the disk, see
+            :class:`bluesky_beamtime.plans.Preflight`: ``"refuse"`` it before anything
+            moves, with a :exc:`~bluesky_beamtime.errors.DiskSpaceError`, ``"warn"`` of
+            it, or None: nobody looks.
+        margin
+            Bytes that a run has to leave free; by default 32 MB.
 
         Raises
         ------
         ReadOnlyError
             The beamtime was opened with ``mode="r"``.
         """
-        if self._recorder is None:
+        recorder = self._recorder
+        if recorder is None:
             raise self._read_only("record")
-        if id(RE) in self._attached:
-            return
-        engine: Any = RE  # its methods lack annotations
-        token: int = engine.subscribe(self)
-        self._attached[id(RE)] = (RE, token, engine.scan_id_source)
-        engine.scan_id_source = self.next_scan_id
+        check = None
+        if preflight is not None:
+            from bluesky_beamtime.plans.preflight import MARGIN, Preflight
+
+            check = Preflight(
+                self._database.store,
+                mode=preflight,
+                recall=lambda device: last_appetites(self._database, device),
+                warn=recorder.warn,
+                margin=MARGIN if margin is None else margin,
+            )
+        attached = self._attached.get(id(RE))
+        if attached is None:
+            attached = Attachment(RE, self, self.next_scan_id)
+            self._attached[id(RE)] = attached
+        attached.check(check)
 
     def detach(self, RE: RunEngine) -> None:
         """Undo :meth:`attach`; nothing happens if it is not attached."""
         attached = self._attached.pop(id(RE), None)
-        if attached is None:
-            return
-        engine: Any
-        engine, token, source = attached
-        engine.unsubscribe(token)
-        if getattr(engine.scan_id_source, "__self__", None) is self:
-            engine.scan_id_source = source
+        if attached is not None:
+            attached.undo()
 
     def next_scan_id(self, md: Mapping[str, Any] | None = None) -> int:
         """Return a new scan number, for ``RE.scan_id_source``.
@@ -131,6 +158,9 @@ class Recording(Parts):
     def path_provider(self) -> PathProvider:
         """Where ophyd-async detectors that write files of their own put them.
 
+        ``x_files/<date>/<plan>_<scan number>``, beside the database: what they write
+        is found, checked and served as the frames are, and moves with the folder.
+
         Raises
         ------
         ReadOnlyError
@@ -140,9 +170,7 @@ class Recording(Parts):
             raise self._read_only("write files")
         from bluesky_beamtime.devices.paths import OphydPathProvider
 
-        return OphydPathProvider(
-            self._database.store / "frames", self._acquisition_name
-        )
+        return OphydPathProvider(self._database.files, self._acquisition_name)
 
     def _acquisition_name(self) -> str | None:
         """Return the folder name of the run that is open, None if there is none."""

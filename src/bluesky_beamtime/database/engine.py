@@ -91,6 +91,15 @@ class Database:
         return self.path.with_name(f"{name.removesuffix('.db')}.zarr")
 
     @property
+    def files(self) -> Path:
+        """Folder for files that detectors write themselves: ``x_files`` for ``x.db``.
+
+        Beside the store: in a Zarr hierarchy there is nothing but Zarr.
+        """
+        name = self.path.name
+        return self.path.with_name(f"{name.removesuffix('.db')}_files")
+
+    @property
     def journal(self) -> Path:
         """File for the documents that could not be stored, beside the file."""
         name = self.path.name
