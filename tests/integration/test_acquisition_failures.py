@@ -28,6 +28,9 @@ from bluesky_beamtime.errors import (
 from bluesky_beamtime.plans import fly_frames
 from bluesky_beamtime.storage import FrameSink, FrameStore
 
+# Seconds: a few hundredths, as a rule. What is only found by waiting takes ten.
+PROMPTLY = 5
+
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def test_a_full_disk_stops_a_step_scan(
     cam = camera()
     with pytest.raises(FailedStatus) as caught:
         RE(bp.count([cam], 10))
-    assert time.monotonic() - full_disk["when"] < 1.0
+    assert time.monotonic() - full_disk["when"] < PROMPTLY
     assert isinstance(caught.value.__cause__, StoreWriteError)
     assert caught.value.__cause__.errno == errno.ENOSPC
     assert run.exit_status == "fail"
@@ -73,7 +76,7 @@ def test_a_full_disk_stops_a_fly_scan_and_keeps_what_is_safe(
     full_disk["from"] = 30
     with pytest.raises(FailedStatus) as caught:
         RE(fly_frames([cam, other], 10_000, exposure=None, flush_period=60))
-    assert time.monotonic() - full_disk["when"] < 1.0
+    assert time.monotonic() - full_disk["when"] < PROMPTLY
     assert isinstance(caught.value.__cause__, StoreWriteError)
     assert run.exit_status == "fail"
     safe = run.announced("cam")
@@ -101,7 +104,7 @@ def test_a_failure_before_complete_reaches_the_next_collect(
 
     with pytest.raises(StoreWriteError):
         RE(plan())
-    assert time.monotonic() - after[0] < 1.0
+    assert time.monotonic() - after[0] < PROMPTLY
     assert run.exit_status == "fail"
 
 
@@ -168,7 +171,7 @@ def test_a_source_that_fails(RE: RunEngine, run: Any, camera: Any) -> None:
     began = time.monotonic()
     with pytest.raises(FailedStatus) as caught:
         RE(bp.count([cam], 5))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < PROMPTLY
     assert isinstance(caught.value.__cause__, OSError)
     assert str(caught.value.__cause__) == "the cable was pulled"
     assert run.announced("cam") == [0, 1]
@@ -194,7 +197,7 @@ def test_a_timeout_of_the_source_is_told_as_it_is(
     with pytest.raises(FailedStatus) as caught:
         RE(bp.count([cam]))
     assert caught.value.__cause__ is error
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < PROMPTLY
 
 
 def test_a_preparation_that_is_refused_changes_nothing(

@@ -289,7 +289,7 @@ def test_the_ioc_dies_in_a_scan(
     with pytest.raises(FailedStatus) as caught:
         RE(fly_frames([cam], 10_000, exposure=None, flush_period=60))
     helper.join()
-    assert time.monotonic() - killed[0] < 5
+    assert time.monotonic() - killed[0] < 30
     assert isinstance(caught.value.__cause__, SourceError)
     assert "disconnected after" in str(caught.value.__cause__)
     assert run.exit_status == "fail"

@@ -52,7 +52,7 @@ def refused(work: Callable[[], Any]) -> StoreWriteError:
     start = time.monotonic()
     with pytest.raises(StoreWriteError) as caught:
         work()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename is not None
     assert "free some space" in str(caught.value)

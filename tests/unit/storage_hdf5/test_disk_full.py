@@ -38,7 +38,7 @@ def refused(work: Callable[[], Any]) -> None:
     start = time.monotonic()
     with pytest.raises(StoreWriteError, match="free some space") as caught:
         work()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert caught.value.errno == errno.ENOSPC
     assert str(caught.value.filename).endswith(".h5")
 
