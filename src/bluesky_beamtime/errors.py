@@ -37,6 +37,11 @@
     │   ├── SourceError                               a frame source failed
     │   │   └── DroppedFramesError                    frames were lost on their way
     │   └── DeviceTimeoutError        (TimeoutError)  a device that does not answer
+    ├── SinkError                     records on their way to tables and files
+    │   ├── SinkStateError            (RuntimeError)  used before open or after close
+    │   ├── SinkSchemaError           (ValueError)    a record that fits no table
+    │   ├── SinkWriteError            (OSError)       what a sink could not write
+    │   └── SinkDependencyError       (ImportError)   a package that a sink needs
     ├── ServingError                  (RuntimeError)  a server that cannot be started
     └── MissingExtraError             (ImportError)   an optional package is absent
 
@@ -49,6 +54,9 @@ may want are attributes of the exception.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 
 class BeamtimeError(Exception):
@@ -347,3 +355,86 @@ class MissingExtraError(BeamtimeError, ImportError):
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), (self.purpose, self.package, self.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorContext:
+    """What was going on when a sink failed."""
+
+    operation: str = ""
+    """What was called, such as ``CsvSink.write_many``."""
+    target: str = ""
+    """Where it wrote to: a path, or a server without its password."""
+
+
+class SinkError(BeamtimeError):
+    """Base of what goes wrong with records on their way to tables and files.
+
+    Attributes
+    ----------
+    context : ErrorContext
+        What was called, and where it wrote to.
+    records : list
+        Readings or blocks that the sink did not take; write them again once the cause
+        is gone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        context: ErrorContext | None = None,
+        records: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(message)
+        self.context = ErrorContext() if context is None else context
+        self.records = list(records)
+
+
+class SinkStateError(SinkError, RuntimeError):
+    """A sink that was used before ``open`` or after ``close``."""
+
+
+class SinkSchemaError(SinkError, ValueError):
+    """A record that does not fit the table or file; nothing of it was written."""
+
+
+class SinkWriteError(SinkError, OSError):
+    """A sink could not open or write; ``records`` holds what it did not take.
+
+    Attributes
+    ----------
+    errno : int or None
+        The operating system's error number, such as :data:`errno.ENOSPC`.
+    filename : str or None
+        The file that could not be written.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        context: ErrorContext | None = None,
+        records: Sequence[Any] = (),
+        errno: int | None = None,
+        filename: str | None = None,
+    ) -> None:
+        super().__init__(message, context=context, records=records)
+        self.errno = errno
+        self.filename = filename
+
+
+class SinkDependencyError(SinkError, MissingExtraError):
+    """A package that a sink needs is absent; the message names the extra."""
+
+    def __init__(
+        self,
+        purpose: str,
+        package: str,
+        extra: str = "",
+        *,
+        context: ErrorContext | None = None,
+    ) -> None:
+        MissingExtraError.__init__(self, purpose, package, extra)
+        self.context = ErrorContext() if context is None else context
+        self.records = []

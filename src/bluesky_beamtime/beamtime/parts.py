@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.index_follower import IndexFollower
@@ -18,8 +18,7 @@ from bluesky_beamtime.recording import (
 from bluesky_beamtime.storage import FrameStore
 
 if TYPE_CHECKING:
-    from bluesky import RunEngine
-
+    from bluesky_beamtime.beamtime.attaching import Attachment
     from bluesky_beamtime.database.replica import Following
 
 
@@ -36,7 +35,7 @@ class Parts:
     _index: IndexFollower | None
     _frames: FrameStore | None
     _sample: SampleMetadata | None
-    _attached: dict[int, tuple[RunEngine, int, Any]]
+    _attached: dict[int, Attachment]
 
     def _read_only(self, what: str) -> ReadOnlyError:
         return ReadOnlyError(

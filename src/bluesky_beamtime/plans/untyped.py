@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bluesky import plan_stubs, plans, preprocessors
+from bluesky import plan_stubs, plans, preprocessors, utils
 
 bps: Any = plan_stubs
 bp: Any = plans
 bpp: Any = preprocessors
+bu: Any = utils
