@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from bluesky_beamtime.storage import hdf5_format as hdf5
-from bluesky_beamtime.storage import hdf5_index
+from bluesky_beamtime.storage import hdf5_places
 from bluesky_beamtime.storage.codecs import CompressionError, checksum
 from bluesky_beamtime.storage.hdf5_codecs import ChunkCodec
 from bluesky_beamtime.storage.hdf5_format import Message, Superblock
+from bluesky_beamtime.storage.hdf5_index import ChunkIndex
 from bluesky_beamtime.storage.hdf5_log import aligned
 
 DATASET = "/entry/data/data"
@@ -160,8 +161,8 @@ class FileLayout:
     @property
     def head_end(self) -> int:
         """Where the chunk index's part of the first page ends."""
-        form = hdf5_index.ElementFormat(self.size_bytes)
-        return INDEX_ADDRESS + hdf5_index.head_bytes(form)
+        form = hdf5_places.ElementFormat(self.size_bytes)
+        return INDEX_ADDRESS + hdf5_places.head_bytes(form)
 
     # ------------------------------------------------------------------ identity
 
@@ -219,7 +220,7 @@ class FileLayout:
         number = hdf5.datatype(self.dtype)
         chunk = self.chunk_shape
         layout = hdf5.chunked_layout(
-            chunk, self.dtype.itemsize, hdf5_index.PARAMETERS, INDEX_ADDRESS
+            chunk, self.dtype.itemsize, hdf5_places.PARAMETERS, INDEX_ADDRESS
         )
         space = hdf5.dataspace((count, *self.shape), (None, *self.shape))
         messages = [
@@ -317,7 +318,7 @@ class FileLayout:
         header = layout.dataset_header(0, state)
         page = bytearray(IDENTITY_ADDRESS)
         head = state.to_bytes()
-        head += hdf5_index.ChunkIndex(INDEX_ADDRESS, self.size_bytes).stage().head
+        head += ChunkIndex(INDEX_ADDRESS, self.size_bytes).stage().head
         superblock = Superblock(address, end, hdf5.SWMR_WRITING)
         page[:STATE_ADDRESS] = superblock.to_bytes()
         page[STATE_ADDRESS : STATE_ADDRESS + len(head)] = head

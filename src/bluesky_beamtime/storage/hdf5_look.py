@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from bluesky_beamtime.errors import StoreReadError
 from bluesky_beamtime.storage.hdf5_format import SIGNATURE, Superblock
-from bluesky_beamtime.storage.hdf5_index import IndexDamagedError, IndexView
+from bluesky_beamtime.storage.hdf5_index_view import IndexView
 from bluesky_beamtime.storage.hdf5_layout import (
     HEADER_ADDRESS,
     IDENTITY_ADDRESS,
@@ -17,6 +17,7 @@ from bluesky_beamtime.storage.hdf5_layout import (
     FileLayout,
     State,
 )
+from bluesky_beamtime.storage.hdf5_places import IndexDamagedError
 
 # A reader that looks while a page is replaced looks again; that takes a microsecond.
 ATTEMPTS = 32

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from bluesky_beamtime.errors import FrameReadError, StoreReadError
 from bluesky_beamtime.storage.codecs import checksum, checksum_error
 from bluesky_beamtime.storage.hdf5_format import UNDEFINED
-from bluesky_beamtime.storage.hdf5_index import IndexDamagedError, IndexView
+from bluesky_beamtime.storage.hdf5_index_view import IndexView
 from bluesky_beamtime.storage.hdf5_layout import State
 from bluesky_beamtime.storage.hdf5_log import BARE_FRAME, FRAME, HEADER_BYTES, MAGIC
 from bluesky_beamtime.storage.hdf5_look import ATTEMPTS, look, opened, own_layout
+from bluesky_beamtime.storage.hdf5_places import IndexDamagedError
 from bluesky_beamtime.storage.reader import FrameArray, published_numbers
 
 _HEADER = np.dtype(

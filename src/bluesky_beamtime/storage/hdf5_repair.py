@@ -36,7 +36,7 @@ from bluesky_beamtime.storage.hdf5_format import (
     UNDEFINED,
     Superblock,
 )
-from bluesky_beamtime.storage.hdf5_index import ChunkIndex, IndexDamagedError
+from bluesky_beamtime.storage.hdf5_index import ChunkIndex
 from bluesky_beamtime.storage.hdf5_layout import (
     DATASET,
     HEADER_ADDRESS,
@@ -54,6 +54,7 @@ from bluesky_beamtime.storage.hdf5_log import (
     walk,
 )
 from bluesky_beamtime.storage.hdf5_look import is_ours, look, opened, own_layout
+from bluesky_beamtime.storage.hdf5_places import IndexDamagedError
 from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
 from bluesky_beamtime.storage.integrity import ArrayReport, StoreReport
 

@@ -13,13 +13,12 @@ import pytest
 
 from bluesky_beamtime.storage import hdf5_index
 from bluesky_beamtime.storage.hdf5_format import UNDEFINED
-from bluesky_beamtime.storage.hdf5_index import (
-    ChunkIndex,
+from bluesky_beamtime.storage.hdf5_index import ChunkIndex, NewBlock, Staged
+from bluesky_beamtime.storage.hdf5_index_view import IndexView
+from bluesky_beamtime.storage.hdf5_places import (
+    MAX_FRAMES,
     ElementFormat,
     IndexDamagedError,
-    IndexView,
-    NewBlock,
-    Staged,
     head_bytes,
     place_of,
 )
@@ -95,7 +94,7 @@ def test_every_block_is_byte_for_byte_that_of_the_library(
 ):
     """Header with its statistics, index block, data blocks and super blocks."""
     # What the library takes for itself; ours has no pages.
-    monkeypatch.setattr(hdf5_index, "_PAGE_BITS", 10)
+    monkeypatch.setattr(hdf5_index, "PAGE_BITS", 10)
     path = tmp_path / "library.h5"
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         options = {"compression": compression, "shuffle": bool(compression)}
@@ -153,7 +152,7 @@ def test_places_cover_every_element_once():
     for start, after in pairwise(starts):
         assert start + seen[start] == after
     assert [place_of(number) for number in range(4)] == [None] * 4
-    assert place_of(hdf5_index.MAX_FRAMES - 1) is not None
+    assert place_of(MAX_FRAMES - 1) is not None
 
 
 @pytest.mark.parametrize("size_bytes", [0, 3])
