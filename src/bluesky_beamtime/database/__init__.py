@@ -6,10 +6,10 @@ from .documents import NamedDocument as NamedDocument
 from .encoding import encode as encode
 from .engine import Database as Database
 from .index import Index as Index
-from .index import IndexedRun as IndexedRun
 from .index import IndexedRuns as IndexedRuns
 from .index_follower import IndexFollower as IndexFollower
 from .index_writer import IndexWriter as IndexWriter
+from .indexed_run import IndexedRun as IndexedRun
 from .integrity import VerifyReport as VerifyReport
 from .integrity import verify as verify
 from .journaled import JournalIndex as JournalIndex

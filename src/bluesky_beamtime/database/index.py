@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,11 +27,10 @@ from bluesky_beamtime.database.fulltext import count_matching, newest_first
 from bluesky_beamtime.database.index_entries import bring_up_to_date
 from bluesky_beamtime.database.index_tables import connect_to_index
 from bluesky_beamtime.database.index_writer import IndexWriter
-from bluesky_beamtime.database.journaled import JournalIndex
+from bluesky_beamtime.database.indexed_run import IndexedRun
 from bluesky_beamtime.database.people import Person
-from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.database.samples import SampleMetadata
-from bluesky_beamtime.errors import BeamtimeError, BeamtimeFileError, RunNotFoundError
+from bluesky_beamtime.errors import BeamtimeError, BeamtimeFileError
 
 _PAGE = 200
 
@@ -52,96 +49,6 @@ _beamtimes = table(
     "beamtimes", *map(column, ("id", "label", "db_path", "researcher_id"))
 )
 _researchers = table("researchers", *map(column, ("id", "name", "email", "orcid")))
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedRun:
-    """What an index says of a run, also when the disk with its file is absent."""
-
-    uid: str
-    """Its uid."""
-    scan_id: int | None
-    """Its scan number, within its beamtime."""
-    plan_name: str | None
-    """Name of its plan."""
-    sample: str | None
-    """Name of its sample."""
-    time: float | None
-    """When it began, in seconds since 1970."""
-    time_stop: float | None
-    """When it ended."""
-    exit_status: str | None
-    """How it ended; None while it goes on."""
-    num_events: int | None
-    """Events of all its streams, once it has ended."""
-    tags: tuple[str, ...]
-    """Its tags."""
-    proposal: str | None
-    """Its proposal."""
-    starred: bool
-    """Whether it has a star."""
-    beamtime: str
-    """Label of its beamtime."""
-    researcher: str | None
-    """Whose beamtime it is."""
-    path: Path
-    """File of its beamtime."""
-
-    @property
-    def available(self) -> bool:
-        """Whether the file of its beamtime is there now."""
-        try:
-            return self.path.is_file()
-        except OSError:
-            return False
-
-    def open(self) -> Run:
-        """Return the run itself, with its data; its file is only read.
-
-        Raises
-        ------
-        BeamtimeFileError
-            The file is not there; the message says what to do.
-        RunNotFoundError
-            The file is there without this run.
-        """
-        if not self.available:
-            raise BeamtimeFileError(
-                f"run {self.uid} is in {str(self.path)!r}, which is not there: connect "
-                f"the disk of the beamtime {self.beamtime!r}. If the file was moved, "
-                "tell the index: index.refresh(NEW_FOLDER)"
-            )
-        database = Database(self.path, mode="r")
-        query = select(schema.runs.c.id).where(schema.runs.c.uid == self.uid)
-        with database.reading() as connection:
-            found = connection.execute(query).scalar()
-        if found is None:
-            database.close()
-            raise RunNotFoundError(
-                f"{str(self.path)!r} has no run {self.uid} any more; index.refresh() "
-                "of its new file says where it is"
-            )
-        return Run(database, self.uid, JournalIndex(database.journal))
-
-    def summary(self) -> dict[str, Any]:
-        """Return it as plain values, ready for JSON."""
-        return {
-            "uid": self.uid,
-            "scan_id": self.scan_id,
-            "plan_name": self.plan_name,
-            "sample": self.sample,
-            "time": self.time,
-            "time_stop": self.time_stop,
-            "exit_status": self.exit_status,
-            "num_events": self.num_events,
-            "tags": list(self.tags),
-            "proposal": self.proposal,
-            "starred": self.starred,
-            "beamtime": self.beamtime,
-            "researcher": self.researcher,
-            "path": str(self.path),
-            "available": self.available,
-        }
 
 
 class IndexedRuns(Sequence[IndexedRun]):
@@ -216,31 +123,12 @@ class IndexedRuns(Sequence[IndexedRun]):
             )
             with self._index.reading() as connection:
                 for row in connection.execute(query):
-                    found[row.id] = _indexed_run(row)
+                    found[row.id] = IndexedRun.of_row(row)
         return [found[number] for number in ids if number in found]
 
     def __repr__(self) -> str:
         count = len(self)
         return f"<{count} run{'' if count == 1 else 's'} of an index, newest first>"
-
-
-def _indexed_run(row: Any) -> IndexedRun:
-    return IndexedRun(
-        uid=row.uid,
-        scan_id=row.scan_id,
-        plan_name=row.plan_name,
-        sample=row.sample_name,
-        time=row.time_start,
-        time_stop=row.time_stop,
-        exit_status=row.exit_status,
-        num_events=row.num_events,
-        tags=tuple(json.loads(row.tags)),
-        proposal=row.proposal,
-        starred=bool(row.starred),
-        beamtime=row.beamtime,
-        researcher=row.researcher,
-        path=Path(row.db_path),
-    )
 
 
 class Index:
