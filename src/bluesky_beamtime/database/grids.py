@@ -89,10 +89,9 @@ def to_grid(
     coordinates["measured"] = (names, (rows >= 0).reshape(shape))
     times = _spread(dataset["time"].values, rows, shape)
     coordinates["time"] = (names, times, dataset["time"].attrs)
-    frame_times = [str(key) for key in dataset.coords if f"{key}".endswith("_time")]
-    for key in frame_times:
-        if key in variables:
-            coordinates[key] = variables.pop(key)
+    # The time of each frame, and positions at each.
+    for key in [str(key) for key in dataset.coords if key in variables]:
+        coordinates[key] = variables.pop(key)
     return xr.Dataset(variables, coordinates, attrs=dataset.attrs)
 
 

@@ -118,7 +118,7 @@ class StreamReading:
             "time": ("time", self._times(frames), {"units": "s"}),
             "seq_num": ("time", self._seq_nums),
         }
-        for key in [key for key in self._fields if self._is_frame_time(key)]:
+        for key in filter(self._is_frame_coordinate, self._fields):
             if key not in variables:
                 continue
             coordinates[key] = variables.pop(key)
@@ -224,6 +224,16 @@ class StreamReading:
             key.endswith("_time")
             and self._data_keys[key].get("external") == "STREAM:"
             and key.removesuffix("_time") in self._data_keys
+        )
+
+    def _is_frame_coordinate(self, key: str) -> bool:
+        """Say whether a field tells of another's frames when or where each was taken.
+
+        Cameras mark positions of axes with ``coordinate_of``.
+        """
+        of: object = self._data_keys[key].get("coordinate_of")
+        return self._is_frame_time(key) or (
+            isinstance(of, str) and of != key and of in self._data_keys
         )
 
     def _times(self, frames: Mapping[str, Column]) -> NDArray[np.float64]:

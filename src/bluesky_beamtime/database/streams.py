@@ -150,7 +150,8 @@ class Stream:
             ``time``, one row per event in the order of ``seq_num``; of an event
             that was repeated after a pause the last. Coordinates ``time`` (float64,
             seconds since 1970, NaN where nobody took it) and ``seq_num``; the time of
-            each frame ``<key>_time`` is a coordinate too. Frames are dask arrays with
+            each frame ``<key>_time`` is a coordinate too, and so are the positions of
+            axes at each frame, ``<key>_<axis>``. Frames are dask arrays with
             dimensions ``time``, ``<key>_y``, ``<key>_x``, and ``<key>_frame`` after
             ``time`` if an event has several. Of a run that is going on: the events
             that are complete in every field.

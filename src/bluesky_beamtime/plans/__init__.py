@@ -7,3 +7,6 @@ from .preflight import preflight_wrapper as preflight_wrapper
 from .step import en_scan as en_scan
 from .step import grid_frames as grid_frames
 from .step import snap as snap
+from .trajectories import fly_points as fly_points
+from .trajectories import fly_scan as fly_scan
+from .trajectories import paced_frames as paced_frames

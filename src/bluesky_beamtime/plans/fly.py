@@ -11,6 +11,7 @@ from bluesky.utils import FailedPause, MsgGenerator, RunEngineControlException
 from ophyd_async.core import TriggerInfo
 
 from bluesky_beamtime.plans.checks import check_exposure, check_flyers, check_number
+from bluesky_beamtime.plans.dropping import drop_wrapper
 from bluesky_beamtime.plans.untyped import bpp, bps
 
 _logger = logging.getLogger("bluesky_beamtime.plans")
@@ -29,6 +30,7 @@ def fly_frames(
     num: int,
     *,
     exposure: float | None = 0.1,
+    fail_on_drop: bool | None = None,
     flush_period: float = 0.5,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[str]:
@@ -42,6 +44,8 @@ def fly_frames(
         Frames of each.
     exposure
         In seconds; None keeps what is set.
+    fail_on_drop
+        Whether a frame that a camera lost fails the run; None keeps what is set.
     flush_period
         Seconds between two announcements of frames.
     md
@@ -84,7 +88,7 @@ def fly_frames(
     }
 
     def announce(error: BaseException) -> MsgGenerator[None]:
-        yield from _announce_safe_frames(detectors, error)
+        yield from announce_safe_frames(detectors, error)
 
     def take() -> MsgGenerator[None]:
         yield from bps.kickoff_all(*detectors, wait=True)
@@ -101,11 +105,14 @@ def fly_frames(
         yield from bps.clear_checkpoint()
         yield from bpp.contingency_wrapper(take(), except_plan=announce)
 
-    staged: MsgGenerator[str] = bpp.stage_wrapper(_run(fly(), metadata), detectors)
+    run = drop_wrapper(open_and_close(fly(), metadata), detectors, fail_on_drop)
+    staged: MsgGenerator[str] = bpp.stage_wrapper(run, detectors)
     return (yield from staged)
 
 
-def _run(plan: MsgGenerator[None], metadata: Mapping[str, Any]) -> MsgGenerator[str]:
+def open_and_close(
+    plan: MsgGenerator[None], metadata: Mapping[str, Any]
+) -> MsgGenerator[str]:
     """Open and close a run; as bluesky's own, but for what it says of a pause."""
 
     def close(error: BaseException) -> MsgGenerator[None]:
@@ -123,7 +130,7 @@ def _run(plan: MsgGenerator[None], metadata: Mapping[str, Any]) -> MsgGenerator[
     return uid
 
 
-def _announce_safe_frames(
+def announce_safe_frames(
     detectors: Sequence[Any], error: BaseException
 ) -> MsgGenerator[None]:
     """Announce what the detectors have stored when a run ends early."""

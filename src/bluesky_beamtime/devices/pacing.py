@@ -1,0 +1,187 @@
+"""Frames that software asks for, one by one, at given times."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, cast
+
+from ophyd_async.core import (
+    FlyableLogic,
+    SignalR,
+    StandardDetector,
+    StandardFlyable,
+    WatchableAsyncStatus,
+    WatcherUpdate,
+    soft_signal_r_and_setter,
+)
+
+from bluesky_beamtime.devices.flying import watch_signal
+from bluesky_beamtime.devices.following import FollowedAxes
+from bluesky_beamtime.errors import DeviceError
+
+TOLERANCE = 0.01
+"""Seconds after its time from which a trigger counts as late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """When to take events."""
+
+    times: tuple[float, ...]
+    """Seconds after the kickoff, ascending."""
+
+    def __post_init__(self) -> None:
+        times = tuple(map(float, self.times))
+        object.__setattr__(self, "times", times)
+        if not times:
+            raise ValueError("a timetable needs at least one time")
+        if not all(map(math.isfinite, times)) or times[0] < 0:
+            raise ValueError("times are seconds after the kickoff, from 0 on")
+        if any(b < a for a, b in pairwise(times)):
+            raise ValueError("times must ascend")
+
+    @classmethod
+    def at_rate(cls, number: int, rate: float) -> Timetable:
+        """Return a timetable of ``number`` events, ``rate`` of them in a second."""
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"a rate is a positive number per second, not {rate!r}")
+        return cls(tuple(n / rate for n in range(number)))
+
+
+class PaceLogic(FlyableLogic[Timetable, None]):
+    """Triggers detectors together, by software, at the times of a timetable.
+
+    A trigger whose time comes while the detectors are busy follows as soon as they are
+    not: none is left out, and :attr:`late` counts those.
+
+    Parameters
+    ----------
+    detectors
+        Prepare each for as many events as the timetable has, with internal triggers.
+    axes
+        Motors or signals whose positions are recorded beside the frames; prepare the
+        detectors after the flyer then.
+    """
+
+    def __init__(
+        self, detectors: Sequence[StandardDetector], axes: Sequence[Any] = ()
+    ) -> None:
+        self.detectors = list(detectors)
+        self._followed = FollowedAxes(detectors, axes)
+        self._timetable: Timetable | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.done: SignalR[int]
+        self.done, self._show_done = soft_signal_r_and_setter(int, 0)
+        self.late: SignalR[int]
+        self.late, self._show_late = soft_signal_r_and_setter(int, 0)
+
+    @property
+    def number(self) -> int:
+        """Events of the timetable."""
+        return 0 if self._timetable is None else len(self._timetable.times)
+
+    async def on_prepare(self, value: Timetable) -> None:
+        """Take a timetable, and let the detectors follow the axes."""
+        self._timetable = value
+        self._show_done(0)
+        self._show_late(0)
+        await self._followed.start()
+
+    async def on_kickoff(self, ctx: None) -> None:
+        """Begin."""
+        timetable = self._timetable
+        if timetable is None:
+            raise DeviceError("there is no timetable; prepare() with one")
+        self._task = asyncio.create_task(self._run(timetable.times))
+
+    async def on_complete(self, ctx: None) -> None:
+        """Wait for the last event.
+
+        Raises
+        ------
+        BeamtimeError
+            What a detector failed with.
+        """
+        if self._task is not None:
+            await self._task
+
+    async def _run(self, times: Sequence[float]) -> None:
+        began = time.monotonic()
+        late = 0
+        for number, moment in enumerate(times, 1):
+            wait = began + moment - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            elif wait < -TOLERANCE:
+                late += 1
+                self._show_late(late)
+            await asyncio.gather(*(_take_event(one) for one in self.detectors))
+            self._show_done(number)
+
+    async def stop(self) -> None:
+        """Trigger no more."""
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def on_unstage(self) -> None:
+        """Trigger no more, and follow no axis any more."""
+        try:
+            await self.stop()
+        finally:
+            self._followed.stop()
+
+
+async def _take_event(detector: StandardDetector) -> None:
+    await detector.events_to_kickoff.set(1)
+    await detector.kickoff()
+    await detector.complete()
+
+
+class SoftwarePacer(StandardFlyable[Timetable, None]):
+    """A :class:`PaceLogic` as a device for plans, with a progress bar.
+
+    Parameters
+    ----------
+    detectors, axes
+        As for :class:`PaceLogic`.
+    name
+        Name of the device.
+
+    Attributes
+    ----------
+    late : SignalR of int
+        Triggers since the preparation that came later than :data:`TOLERANCE`.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[StandardDetector],
+        axes: Sequence[Any] = (),
+        name: str = "pacer",
+    ) -> None:
+        self._logic = PaceLogic(detectors, axes)
+        self.late = self._logic.late
+        super().__init__(name=name)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
+
+    @cached_property
+    def flyable_logic(self) -> PaceLogic:
+        """How it triggers."""
+        return self._logic
+
+    @WatchableAsyncStatus.wrap
+    async def complete(self) -> AsyncIterator[WatcherUpdate[int]]:
+        """Wait for the last event of the timetable."""
+        number = self._logic.number
+        status = cast("WatchableAsyncStatus[Any]", super().complete())
+        async for done in watch_signal(status, self._logic.done):
+            yield WatcherUpdate(
+                current=done, initial=0, target=number, name=self.name, unit="events"
+            )
