@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getattr_static
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from ophyd_async.core import (
     DEFAULT_TIMEOUT,
     AsyncStatus,
+    DetectorTrigger,
+    Settings,
     SignalR,
     SignalRW,
     StandardDetector,
@@ -160,7 +163,9 @@ class Camera(StandardDetector):
     ================================  ==================================================
     of ``TriggerInfo``
     ================================  ==================================================
+    ``trigger``                       one of the source's, ``INTERNAL`` by default
     ``livetime``                      exposure in seconds, 0 keeps what is set
+    ``deadtime``                      seconds between exposures, 0: as few as possible
     ``exposures_per_collection``      so many exposures are averaged into one frame
     ``collections_per_event``         frames of one event, its value's leading axis
     ``number_of_events``              0: until ``complete``, which stops the camera
@@ -169,7 +174,11 @@ class Camera(StandardDetector):
 
     What goes wrong in the source or in the store fails the status that the plan waits
     for, or the next one it asks for, with the original exception. Without staging the
-    camera goes on in the store it has, or opens a new one if that is closed.
+    camera goes on in the store it has, or opens a new one if that is closed, or if its
+    frames have another shape or dtype than before.
+
+    With an external trigger the source starts when it is prepared, and waits for
+    pulses. Frames that come before the ``kickoff`` or ``trigger`` belong to it.
 
     Parameters
     ----------
@@ -183,12 +192,16 @@ class Camera(StandardDetector):
     units
         Units of the pixels.
     config_signals
-        More signals for ``read_configuration``.
+        More signals for ``read_configuration``. Given by name, such as
+        ``{"gain": gain}``, they become parts of the camera: ``camera.gain``.
     hardware
         What stands as ``source`` in the data keys; by default ``camera://<name>``.
     fail_on_drop
         Whether a frame that the source lost fails the plan, with
         :class:`~bluesky_beamtime.errors.DroppedFramesError`; what arrived is kept.
+    default_trigger_info
+        What a plan gets that triggers without preparing, such as ``count``; by default
+        one exposure as it is set.
     name
         Name of the device and of its data key.
 
@@ -211,9 +224,10 @@ class Camera(StandardDetector):
         source: FrameSource,
         exposure: float | SignalRW[float] | None = 0.1,
         units: str | None = None,
-        config_signals: Sequence[SignalR[Any]] = (),
+        config_signals: Sequence[SignalR[Any]] | Mapping[str, SignalR[Any]] = (),
         hardware: str | None = None,
         fail_on_drop: bool = False,
+        default_trigger_info: TriggerInfo | None = None,
         name: str = "",
     ) -> None:
         _check_parts(frames, source)
@@ -238,11 +252,16 @@ class Camera(StandardDetector):
         )
         # A trigger that is repeated after a pause may meet the first one at work.
         self._turn = asyncio.Lock()
-        self._setup = CameraTriggerLogic(source, self.exposure)
+        self._default = default_trigger_info
+        self._setup = CameraTriggerLogic(source, self.exposure, default_trigger_info)
+        self._setup.was_set_up = self._renew
         self._acquire = CameraAcquireLogic(source, self._data, lambda: self.name)
         self._acquire.exposure = self._setup.exposure
         self._acquire.fail_on_drop = self.fail_on_drop.get_value
         self.add_detector_logics(self._setup, self._acquire, self._data)
+        if isinstance(config_signals, Mapping):
+            self._adopt(config_signals)
+            config_signals = list(config_signals.values())
         self.add_config_signals(*config_signals)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
         super().__init__(name=name)
 
@@ -251,6 +270,36 @@ class Camera(StandardDetector):
             exposure = float(check_exposure(exposure))
         await self.source.configure(exposure)
         self._setup.source_knows_exposure = True
+
+    def _adopt(self, signals: Mapping[str, SignalR[Any]]) -> None:
+        """Make signals parts of the camera, under their names."""
+        for name, signal in signals.items():
+            if not name.isidentifier() or hasattr(self, name):
+                raise ValueError(
+                    f"a camera's signal cannot be called {name!r}: the camera has "
+                    "that already, or it is no name in Python; choose another"
+                )
+            setattr(self, name, signal)
+
+    async def _renew(self) -> None:
+        """Attach to the store anew if the frames to come do not fit what is open."""
+        if self._data.outdated:
+            await self._data.stop()
+            self._prepare_ctx = None
+            self._kickoff_ctx = None
+
+    async def get_trigger_deadtime(
+        self, settings: Settings[Any] | None = None
+    ) -> tuple[set[DetectorTrigger], float | None]:
+        """Return the triggers of the source, and seconds it needs between exposures.
+
+        Parameters
+        ----------
+        settings
+            Not used: the source tells its deadtime at the exposure that is set.
+        """
+        triggers = self._setup.triggers
+        return triggers.supported, triggers.deadtime
 
     # ------------------------------------------------------------------ staging
 
@@ -279,10 +328,19 @@ class Camera(StandardDetector):
                 await super().unstage()
         self._acquire.raise_untold()
 
-    async def _settle(self) -> None:
-        """End what an earlier call has begun, so that another acquisition may begin."""
+    async def _settle(self) -> int | None:
+        """End what an earlier call has begun, so that another acquisition may begin.
+
+        What waits for external triggers goes on, for whoever asks for its events.
+        Returns how many rows there were when it began to, else None.
+        """
+        if self._acquire.armed_at is not None:
+            self._acquire.raise_untold()
+            return self._acquire.armed_at
         await self._acquire.ensure_stopped()
         self._acquire.raise_untold()
+        if self._data.outdated:
+            await self._data.stop()
         provider, reception = self._data.provider, self._acquire.reception
         if provider is not None and provider.closed:
             # Staging would have forgotten it.
@@ -294,6 +352,14 @@ class Camera(StandardDetector):
             and (reception.cut_off or reception.failure is not None)
         ):
             provider.skip(self._acquire.info.collections_per_event)
+        return None
+
+    async def _unprepared(self) -> TriggerInfo:
+        """Return what is acquired without a preparation."""
+        asked = os.environ.get("OPHYD_ASYNC_PRESERVE_DETECTOR_STATE", "NO").upper()
+        if self._default is not None or asked == "YES":
+            return await self._setup.default_trigger_info()
+        return TriggerInfo()
 
     # ---------------------------------------------------------------- acquiring
 
@@ -308,20 +374,32 @@ class Camera(StandardDetector):
 
         Raises
         ------
-        ValueError
+        TriggerError, ValueError
             The camera cannot do this.
         DeviceError
             The camera has no name.
         """
         self._check_name()
         async with self._turn:
+            self._acquire.armed_at = None
             await self._settle()
             await self._prepare(value)
 
     async def _prepare(self, value: TriggerInfo) -> None:
-        await super().prepare(value)
+        self._setup.triggers.check(self.name, value.trigger)
+        acquire, earlier = self._acquire, self._acquire.info
+        # An external trigger starts the source from within.
+        acquire.info, acquire.events = value, value.number_of_events
+        acquire.arming = value.trigger is not DetectorTrigger.INTERNAL
+        self._setup.deadtime = value.deadtime
+        try:
+            await super().prepare(value)
+        except BaseException:
+            acquire.info = earlier
+            raise
+        finally:
+            acquire.arming = False
         self._patience_given = "exposure_timeout" in value.model_fields_set
-        self._acquire.info = value
         await self._be_patient()
         self._stream_begins = True
 
@@ -332,7 +410,7 @@ class Camera(StandardDetector):
     def _check_name(self) -> None:
         if not self.name:
             raise DeviceError(
-                "a camera needs a name for its frames: create it inside "
+                "a detector needs a name for its frames: create it inside "
                 "init_devices(), or with name=…"
             )
 
@@ -350,9 +428,10 @@ class Camera(StandardDetector):
         """Take one event, for a step scan."""
         self._check_name()
         async with self._turn:
-            await self._settle()
+            armed_at = await self._settle()
             if self._prepare_ctx is None:
-                await self._prepare(TriggerInfo())
+                await self._prepare(await self._unprepared())
+                armed_at = self._acquire.armed_at
             info = self._acquire.info
             if info.number_of_events != 1:
                 raise DeviceError(
@@ -361,10 +440,11 @@ class Camera(StandardDetector):
                     "triggered for one; stage() it, or prepare() it for one event"
                 )
             await self._be_patient()
-            self._data.writing().skip(info.collections_per_event)
+            self._data.writing().skip(info.collections_per_event, armed_at)
             self._stream_begins = False
             self._acquire.events = 1
-            earlier = self._acquire.reception
+            self._acquire.arming = False
+            earlier = self._acquire.reception if armed_at is None else None
             begun = self._acquire.next_start()
             status = super().trigger()
             # Until then another trigger would not know that there is one to stop.
@@ -375,13 +455,15 @@ class Camera(StandardDetector):
     @AsyncStatus.wrap
     async def kickoff(self) -> None:
         """Begin a fly scan of the events in ``events_to_kickoff``."""
-        reception = self._acquire.reception
-        if reception is not None and not reception.over.done():
-            raise DeviceError(
-                f"{self.name} is acquiring; complete() it before the next kickoff()"
-            )
+        acquire = self._acquire
+        await self._refuse_second_kickoff()
         async with self._turn:
-            await self._settle()
+            armed = await self._settle() is not None
+            if not armed and acquire.info.trigger is not DetectorTrigger.INTERNAL:
+                raise DeviceError(
+                    f"{self.name} waits for external triggers no more, as it was "
+                    "stopped; prepare() it again"
+                )
             await self._be_patient()
             self._stream_begins = False
             events = await self.events_to_kickoff.get_value()
@@ -390,8 +472,24 @@ class Camera(StandardDetector):
                     f"{self.name} has no events to kick off; prepare() it again, or "
                     "set its events_to_kickoff"
                 )
-            self._acquire.events = events
+            acquire.events = events
             await super().kickoff()
+            acquire.use_armed(events)
+
+    async def _refuse_second_kickoff(self) -> None:
+        reception = self._acquire.reception
+        if reception is None:
+            return
+        if self._acquire.armed_at is not None:
+            acquiring = self._acquire.waited_for
+        else:
+            # Its last frame may be counted already, and its end not known yet.
+            await asyncio.wait({reception.over}, timeout=0.2)
+            acquiring = not reception.over.done()
+        if acquiring:
+            raise DeviceError(
+                f"{self.name} is acquiring; complete() it before the next kickoff()"
+            )
 
     @WatchableAsyncStatus.wrap
     async def complete(self) -> AsyncIterator[WatcherUpdate[int]]:
@@ -431,7 +529,9 @@ class Camera(StandardDetector):
     def _begin_stream(self) -> None:
         provider = self._data.provider
         if self._stream_begins and provider is not None:
-            provider.begin_stream(self._acquire.info.collections_per_event)
+            acquire = self._acquire
+            size = acquire.info.collections_per_event
+            provider.begin_stream(size, acquire.armed_at)
 
     async def get_index(self) -> int:
         """Return how many events of the current stream have all their frames."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ophyd_async.core import (
 
 from bluesky_beamtime.devices.accounting import FrameSignals
 from bluesky_beamtime.devices.data_provider import FrameDataProvider
+from bluesky_beamtime.devices.frame_form import FrameAxis, FrameForm
 from bluesky_beamtime.devices.positions import AxisTrack
 from bluesky_beamtime.errors import DeviceError
 from bluesky_beamtime.storage import Footprint, FrameStore
@@ -42,6 +43,11 @@ class FrameDataLogic(DetectorDataLogic):
         Units of the frames.
     signals
         Signals that shall follow what becomes of the frames.
+    axes
+        Returns what stands along the axes of a frame; asked with the shape. Without it
+        they are ``y`` and ``x``, pixels.
+    metadata
+        Returns what stands as ``metadata`` in the array's attributes.
     """
 
     def __init__(
@@ -53,6 +59,8 @@ class FrameDataLogic(DetectorDataLogic):
         source: Callable[[str], str] | None = None,
         units: str | None = None,
         signals: FrameSignals | None = None,
+        axes: Callable[[], Sequence[FrameAxis]] = tuple,
+        metadata: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.frames = frames
         self._shape = shape
@@ -60,6 +68,8 @@ class FrameDataLogic(DetectorDataLogic):
         self._source = source or "camera://{}".format
         self._units = units
         self._signals = signals
+        self._frame_axes = axes
+        self._metadata = metadata
         self._tracks: tuple[AxisTrack, ...] = ()
         self._provider: FrameDataProvider | None = None
 
@@ -96,10 +106,8 @@ class FrameDataLogic(DetectorDataLogic):
         self._provider = FrameDataProvider(
             self.frames,
             datakey_name,
-            shape=self._shape(),
-            dtype=self._dtype(),
+            form=self._form(),
             source=self._source(datakey_name),
-            units=self._units,
             tracks=self._tracks,
             signals=self._signals,
         )
@@ -116,19 +124,39 @@ class FrameDataLogic(DetectorDataLogic):
         """Axes whose position at each frame is recorded beside it."""
         return self._tracks
 
-    async def follow(self, tracks: Sequence[AxisTrack]) -> None:
+    def follow(self, tracks: Sequence[AxisTrack]) -> None:
         """Record the position of these axes at each frame, from the next preparation.
 
-        The detector attaches to the store anew if they are others than before.
+        The detector is to attach to the store anew if they are others than before, see
+        :attr:`outdated`.
 
         Parameters
         ----------
         tracks
             The axes; none to record frames alone.
         """
-        if tuple(tracks) != self._tracks:
-            self._tracks = tuple(tracks)
-            await self.stop()
+        self._tracks = tuple(tracks)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what the last preparation opened does not fit what is to come.
+
+        A frame source may have been set to a region of another size since, or other
+        axes are to be recorded.
+        """
+        provider = self._provider
+        if provider is None or provider.closed:
+            return False
+        return provider.tracks != self._tracks or provider.form != self._form()
+
+    def _form(self) -> FrameForm:
+        return FrameForm(
+            self._shape(),
+            np.dtype(self._dtype()),
+            self._units,
+            tuple(self._frame_axes()),
+            self._metadata(),
+        )
 
     def footprint(self, datakey_name: str) -> list[Footprint]:
         """Return what each frame is going to take, and where; none if it is not known.

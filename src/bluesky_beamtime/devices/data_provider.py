@@ -29,7 +29,8 @@ from bluesky_beamtime.devices.accounting import (
     RunAccounts,
     SlowFollower,
 )
-from bluesky_beamtime.devices.datakeys import frame_dims, make_datakey
+from bluesky_beamtime.devices.datakeys import make_datakey
+from bluesky_beamtime.devices.frame_form import FrameForm
 from bluesky_beamtime.devices.positions import AxisTrack, PendingPositions
 from bluesky_beamtime.devices.progress import FrameCounter, call_soon
 from bluesky_beamtime.errors import DeviceError, SinkClosedError, StorageError
@@ -63,12 +64,10 @@ class FrameDataProvider(StreamableDataProvider):
         The store.
     key
         Name of the data key of the frames.
-    shape, dtype
-        Of one frame.
+    form
+        What one frame is like.
     source
         What stands as ``source`` in the data keys.
-    units
-        Units of the frames.
     tracks
         Axes whose position at each frame is recorded.
     signals
@@ -89,21 +88,20 @@ class FrameDataProvider(StreamableDataProvider):
         frames: FrameStore,
         key: str,
         *,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        form: FrameForm,
         source: str,
-        units: str | None = None,
         tracks: Sequence[AxisTrack] = (),
         signals: FrameSignals | None = None,
     ) -> None:
         self.key = key
+        self.form = form
+        self.tracks = tuple(tracks)
         self._frames = frames
         self._source = source
-        self._units = units
         self._lock = threading.Lock()
         self._closed = False
         self._refused = False
-        self._sinks = _attach(frames, key, shape, dtype, units, tracks)
+        self._sinks = _attach(frames, key, form, tracks)
         self._image, self._time, self._id, *axes = self._sinks
         self._axes = [
             (sink, PendingPositions(track), list[float]())
@@ -335,13 +333,16 @@ class FrameDataProvider(StreamableDataProvider):
         image, time, number = self._sinks[:3]
         axis = f"{self.key}_frame"
         keys = {
-            image.data_key: make_datakey(
-                image,
-                self._source,
-                n,
-                axis,
-                self._units,
-                frame_dims(self.key, image.shape),
+            image.data_key: self.form.describe(
+                self.key,
+                make_datakey(
+                    image,
+                    self._source,
+                    n,
+                    axis,
+                    self.form.units,
+                    self.form.dims(self.key),
+                ),
             ),
             time.data_key: make_datakey(time, self._source, n, axis, "s"),
             number.data_key: make_datakey(number, self._source, n, axis),
@@ -419,9 +420,7 @@ def _was_emitted(bundle: ComposeStreamResourceBundle) -> bool:
 def _attach(
     frames: FrameStore,
     key: str,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    units: str | None,
+    form: FrameForm,
     tracks: Sequence[AxisTrack] = (),
 ) -> list[FrameSink]:
     """Attach all sinks, or none."""
@@ -429,7 +428,12 @@ def _attach(
     try:
         sinks.append(
             frames.attach(
-                key, dtype=dtype, shape=shape, units=units, dims=frame_dims(key, shape)
+                key,
+                dtype=form.dtype,
+                shape=form.shape,
+                units=form.units,
+                dims=form.dims(key),
+                metadata=form.metadata or None,
             )
         )
         sinks.append(frames.attach(f"{key}_time", dtype="<f8", shape=(), units="s"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bluesky_beamtime.devices import FrameDataProvider, FrameReceiver, FrameStamp
+from bluesky_beamtime.devices.frame_form import FrameForm
 from bluesky_beamtime.devices.reception import Reception
 from bluesky_beamtime.errors import SinkClosedError
 from bluesky_beamtime.storage import FrameStore, open_frames
@@ -21,7 +22,10 @@ def provider_for(
     path: Path, dtype: Any = "<u2", shape: tuple[int, ...] = (2, 3)
 ) -> FrameDataProvider:
     return FrameDataProvider(
-        FrameStore(path), "cam", shape=shape, dtype=np.dtype(dtype), source="test://cam"
+        FrameStore(path),
+        "cam",
+        form=FrameForm(shape, np.dtype(dtype)),
+        source="test://cam",
     )
 
 
