@@ -50,3 +50,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Add the magics of a beamtime to IPython: ``%load_ext bluesky_beamtime``."""
+    from .magics import load_ipython_extension
+
+    load_ipython_extension(ipython)

@@ -43,6 +43,7 @@
     │   ├── SinkWriteError            (OSError)       what a sink could not write
     │   └── SinkDependencyError       (ImportError)   a package that a sink needs
     ├── ServingError                  (RuntimeError)  a server that cannot be started
+    ├── ProfileError                  (ValueError)    a profile that cannot be made
     └── MissingExtraError             (ImportError)   an optional package is absent
 
     BeamtimeWarning                   (UserWarning)   kept, but not as it was meant
@@ -334,6 +335,10 @@ class DeviceTimeoutError(DeviceError, TimeoutError):
 
 class ServingError(BeamtimeError, RuntimeError):
     """A server cannot be started, or not like this."""
+
+
+class ProfileError(BeamtimeError, ValueError):
+    """A beamline's profile that cannot be made, or that cannot be read."""
 
 
 class MissingExtraError(BeamtimeError, ImportError):

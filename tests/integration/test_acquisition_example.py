@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from bluesky import RunEngine
 
-from bluesky_beamtime.devices import SimIoc
+from bluesky_beamtime.demo.iocs import announced_in, beamline_iocs
 from bluesky_beamtime.storage import FrameStore
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +50,22 @@ def test_plans_with_devices(RE: RunEngine, run: Any, store: FrameStore) -> None:
     assert run.exit_status == "success"
 
 
-def test_with_an_ioc(RE: RunEngine, run: Any, store: FrameStore) -> None:
+def test_with_iocs(
+    RE: RunEngine,
+    run: Any,
+    store: FrameStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("p4p")
+    pytest.importorskip("softioc")
     devices, plans = load("devices/beamline"), load("plans/beamline")
-    with SimIoc("BL:", shape=(32, 32)) as ioc:
-        beamline = devices.make_devices(store, pva_prefix=ioc.prefix, pva_conf=ioc.conf)
+    # The client of ophyd-async reads the environment once in a process.
+    prefix = f"T{os.getpid()}:"
+    with beamline_iocs(prefix, (32, 32)) as conf, announced_in(tmp_path, conf):
+        beamline = devices.make_devices(
+            store, devices="epics", prefix=prefix, folder=tmp_path
+        )
         assert len(beamline.cameras) == 3
         RE(plans.watch_sample(beamline.cameras, 0.05, exposure=0.01))
         beamline.pilatus.close()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bluesky_beamtime.cli.index import index
+from bluesky_beamtime.cli.profile import profile
 from bluesky_beamtime.errors import BeamtimeError
 
 INCOMPLETE = 3
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index)
+app.add_typer(profile)
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="The database of a beamtime.")

@@ -56,10 +56,11 @@ def write_note(
     if json:
         print_json([asdict(note) for note in notes])
     else:
-        _print(notes)
+        print_notes(notes)
 
 
-def _print(notes: Sequence[Note]) -> None:
+def print_notes(notes: Sequence[Note]) -> None:
+    """Print notes as a table."""
     if not notes:
         print("no note yet")
         return

@@ -28,17 +28,24 @@ def list_runs(
     """
     from bluesky_beamtime.beamtime import Beamtime
 
+    with Beamtime(file, mode="r") as beamtime:
+        return print_runs(beamtime, json=json, limit=limit, wanted=wanted)
+
+
+def print_runs(
+    beamtime: Beamtime, *, json: bool, limit: int | None, wanted: Mapping[str, Any]
+) -> bool:
+    """Print the newest runs of an open beamtime, as :func:`list_runs` does."""
     if limit is None:
         limit = 0 if json else TABLE_LIMIT
-    with Beamtime(file, mode="r") as beamtime:
-        try:
-            runs = beamtime.search(**wanted)
-        except ValueError as error:
-            raise QueryError(str(error)) from error
-        page = runs.limit(limit) if limit else runs
-        summaries = list(page.summaries())
-        more = len(runs) - len(summaries)
-        nothing = "no such run" if len(beamtime) else "no run yet"
+    try:
+        runs = beamtime.search(**wanted)
+    except ValueError as error:
+        raise QueryError(str(error)) from error
+    page = runs.limit(limit) if limit else runs
+    summaries = list(page.summaries())
+    more = len(runs) - len(summaries)
+    nothing = "no such run" if len(beamtime) else "no run yet"
     if json:
         print_json(summaries)
     else:

@@ -12,6 +12,7 @@ from bluesky_beamtime.cli import tables
 from bluesky_beamtime.cli.listing import print_json
 
 if TYPE_CHECKING:
+    from bluesky_beamtime.beamtime import Beamtime
     from bluesky_beamtime.database import Sample, SampleMetadata
 
 
@@ -22,12 +23,17 @@ def list_samples(file: Path, name: str | None, *, json: bool) -> None:
     with Beamtime(file, mode="r") as beamtime:
         if name is not None:
             _print_history(beamtime.samples[name], json=json)
-            return
-        counts = beamtime.distinct("sample")
-        known = [
-            (sample.metadata, counts.get(sample.name, 0))
-            for sample in beamtime.samples.values()
-        ]
+        else:
+            print_samples(beamtime, json=json)
+
+
+def print_samples(beamtime: Beamtime, *, json: bool) -> None:
+    """Print the samples of an open beamtime."""
+    counts = beamtime.distinct("sample")
+    known = [
+        (sample.metadata, counts.get(sample.name, 0))
+        for sample in beamtime.samples.values()
+    ]
     if json:
         print_json([{**asdict(sample), "runs": count} for sample, count in known])
     elif not known:

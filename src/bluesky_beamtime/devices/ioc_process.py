@@ -1,4 +1,4 @@
-"""The simulated IOC in a process of its own."""
+"""Simulated IOCs in processes of their own."""
 
 from __future__ import annotations
 
@@ -6,42 +6,35 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from bluesky_beamtime.errors import DeviceTimeoutError
 
 
-class SimIoc:
-    """Starts the simulated areaDetector IOC and stops it again; a context manager.
+class IocProcess:
+    """An IOC that prints one line of JSON when it is ready; a context manager.
 
-    The process serves PVAccess on the loopback interface, and ends with this one,
-    however this one ends.
+    It ends with this process, however this one ends.
 
     Parameters
     ----------
     prefix
-        Prefix of the PVs.
-    shape
-        ``(height, width)`` of the frames.
-    seed
-        Seed of the noise.
-    exposure
-        Exposure to begin with, in seconds.
-    options
-        More arguments of ``python -m bluesky_beamtime.devices.ioc``.
+        Prefix of its PVs.
+    module
+        What ``python -m`` runs.
+    arguments
+        Its arguments.
     timeout
         Seconds within which it must be ready.
 
     Attributes
     ----------
-    image : str
-        PV of the frames.
-    detector : str
-        Prefix of the camera's PVs, such as ``SIM:cam1:``.
+    ready : dict
+        What it printed.
     conf : dict
-        Configuration with which a PVAccess client finds it, for
-        :class:`~bluesky_beamtime.devices.PvaCamera` or the environment.
+        Configuration with which a PVAccess client finds it.
     pid : int
         Its process id.
 
@@ -53,37 +46,24 @@ class SimIoc:
 
     def __init__(
         self,
-        prefix: str = "SIM:",
+        prefix: str,
+        module: str,
+        arguments: Sequence[str],
         *,
-        shape: tuple[int, int] = (512, 512),
-        seed: int = 0,
-        exposure: float = 0.1,
-        options: tuple[str, ...] = (),
         timeout: float = 30.0,
     ) -> None:
-        command = [sys.executable, "-m", "bluesky_beamtime.devices.ioc", "--until-eof"]
-        command += [
-            "--prefix",
-            prefix,
-            "--seed",
-            str(seed),
-            "--exposure",
-            str(exposure),
-        ]
-        command += ["--shape", *map(str, shape), *options]
+        command = [sys.executable, "-m", module, "--until-eof", *arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         try:
-            line = self._first_line(timeout)
+            self.ready = self._first_line(timeout)
         except BaseException:
             self.stop()
             raise
         self.prefix = prefix
         self.pid = self._process.pid
-        self.image: str = line["image"]
-        self.detector: str = line["detector"]
-        self.conf: dict[str, str] = line["conf"]
+        self.conf: dict[str, str] = self.ready["conf"]
 
     def _first_line(self, timeout: float) -> dict[str, Any]:
         stdout = self._process.stdout
@@ -134,4 +114,61 @@ class SimIoc:
 
     def __repr__(self) -> str:
         state = "running" if self._process.poll() is None else "stopped"
-        return f"<SimIoc {self.prefix!r} {state}>"
+        return f"<{type(self).__name__} {self.prefix!r} {state}>"
+
+
+class SimIoc(IocProcess):
+    """Starts the simulated areaDetector IOC and stops it again; a context manager.
+
+    The process serves PVAccess on the loopback interface, and ends with this one,
+    however this one ends.
+
+    Parameters
+    ----------
+    prefix
+        Prefix of the PVs.
+    shape
+        ``(height, width)`` of the frames.
+    seed
+        Seed of the noise.
+    exposure
+        Exposure to begin with, in seconds.
+    options
+        More arguments of ``python -m bluesky_beamtime.devices.ioc``.
+    timeout
+        Seconds within which it must be ready.
+
+    Attributes
+    ----------
+    image : str
+        PV of the frames.
+    detector : str
+        Prefix of the camera's PVs, such as ``SIM:cam1:``.
+    conf : dict
+        Configuration with which a PVAccess client finds it, for
+        :class:`~bluesky_beamtime.devices.PvaCamera` or the environment.
+    pid : int
+        Its process id.
+
+    Raises
+    ------
+    DeviceTimeoutError
+        It does not start.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "SIM:",
+        *,
+        shape: tuple[int, int] = (512, 512),
+        seed: int = 0,
+        exposure: float = 0.1,
+        options: tuple[str, ...] = (),
+        timeout: float = 30.0,
+    ) -> None:
+        arguments = ["--prefix", prefix, "--seed", str(seed)]
+        arguments += ["--exposure", str(exposure), "--shape", *map(str, shape)]
+        module = "bluesky_beamtime.devices.ioc"
+        super().__init__(prefix, module, [*arguments, *options], timeout=timeout)
+        self.image: str = self.ready["image"]
+        self.detector: str = self.ready["detector"]
