@@ -39,6 +39,16 @@ class Attachment:
         self._earlier_source = self.RE.scan_id_source
         self.RE.scan_id_source = scan_ids
         self._preflight: Preflight | None = None
+        self._report_token: int | None = None
+
+    def report(self, stopped: Callable[[str, Mapping[str, Any]], None] | None) -> None:
+        """Call something with the end of each run, in place of an earlier one."""
+        if self._report_token is not None:
+            self.RE.unsubscribe(self._report_token)
+        self._report_token = None
+        if stopped is not None:
+            # After the recorder, which was subscribed before.
+            self._report_token = self.RE.subscribe(stopped, "stop")
 
     def check(self, preflight: Preflight | None) -> None:
         """Put a pre-flight check into the RunEngine, in place of an earlier one."""
@@ -52,6 +62,7 @@ class Attachment:
     def undo(self) -> None:
         """Take everything out of the RunEngine."""
         self.RE.unsubscribe(self._token)
+        self.report(None)
         self.check(None)
         if getattr(self.RE.scan_id_source, "__self__", None) is self._owner:
             self.RE.scan_id_source = self._earlier_source

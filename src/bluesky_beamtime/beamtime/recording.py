@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from bluesky_beamtime.database.closing import closing_line
 from bluesky_beamtime.database.scan_ids import reserve_scan_id
 from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.recording import (
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 from bluesky_beamtime.beamtime.attaching import Attachment, PreflightMode
 from bluesky_beamtime.beamtime.earlier import last_appetites
 from bluesky_beamtime.beamtime.parts import Parts
+
+_logger = logging.getLogger(__name__)
 
 
 class Recording(Parts):
@@ -53,12 +57,13 @@ class Recording(Parts):
         *,
         preflight: PreflightMode | None = "refuse",
         margin: float | None = None,
+        report: bool | Callable[[str], object] = True,
     ) -> None:
         """Record every run of a RunEngine, with scan numbers that go on.
 
         Subscribes to the documents, makes :meth:`next_scan_id` the RunEngine's source
-        of scan numbers, and has the disk space looked at before a run begins. Attaching
-        again only changes the latter.
+        of scan numbers, has the disk space looked at before a run begins, and prints
+        one line when it has ended. Attaching again only changes the latter two.
 
         Parameters
         ----------
@@ -71,6 +76,9 @@ class Recording(Parts):
             it, or None: nobody looks.
         margin
             Bytes that a run has to leave free; by default 32 MB.
+        report
+            Whether that line is printed, or what is called with it. It says how the run
+            ended and what became of its frames.
 
         Raises
         ------
@@ -96,6 +104,22 @@ class Recording(Parts):
             attached = Attachment(RE, self, self.next_scan_id)
             self._attached[id(RE)] = attached
         attached.check(check)
+        attached.report(self._closing(report) if report else None)
+
+    def _closing(
+        self, report: bool | Callable[[str], object]
+    ) -> Callable[[str, Mapping[str, Any]], None]:
+        """Return what passes the closing line of each run on."""
+        show = report if callable(report) else print
+
+        def stopped(_: str, doc: Mapping[str, Any]) -> None:
+            try:
+                show(closing_line(self._runs.by_uid(doc["run_start"])))
+            except Exception as error:
+                # The run is over and recorded; nothing is left to stop.
+                _logger.warning("no line about the end of a run: %s", error)
+
+        return stopped
 
     def detach(self, RE: RunEngine) -> None:
         """Undo :meth:`attach`; nothing happens if it is not attached."""

@@ -7,6 +7,7 @@ listing of many runs need not open their arrays.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -42,7 +43,7 @@ def frame_accounts(database: Database, run_uid: str) -> dict[str, Account]:
     what it has written; its other counters are those of a moment before.
     """
     accounts: dict[str, Account] = {}
-    for key, counted, written in _counted_arrays(database, run_uid):
+    for key, counted, written, _ in _counted_arrays(database, run_uid):
         account: Account = dict.fromkeys(COUNTERS)
         account |= {
             name: value
@@ -62,7 +63,7 @@ def frame_timing(database: Database, run_uid: str) -> dict[str, Timing]:
     See :attr:`Run.frame_timing`.
     """
     sums: dict[str, dict[str, float]] = {}
-    for key, counted, _ in _counted_arrays(database, run_uid):
+    for key, counted, _, _ in _counted_arrays(database, run_uid):
         times = {name: counted.get(name) for name in _TIMES}
         if any(not isinstance(value, (int, float)) for value in times.values()):
             continue
@@ -72,6 +73,12 @@ def frame_timing(database: Database, run_uid: str) -> dict[str, Timing]:
     return {key: {**total, "dead_time": _dead(total)} for key, total in sums.items()}
 
 
+def frame_bytes(database: Database, run_uid: str) -> int:
+    """Return the bytes of all frames that a run has written, before compression."""
+    arrays = _counted_arrays(database, run_uid)
+    return sum((written or 0) * size for _, _, written, size in arrays)
+
+
 def _dead(times: Mapping[str, float]) -> float | None:
     live, span = times["live_time"], times["span"]
     return round(max(0.0, 1 - live / span), 6) if live > 0 and span > 0 else None
@@ -79,8 +86,11 @@ def _dead(times: Mapping[str, float]) -> float | None:
 
 def _counted_arrays(
     database: Database, run_uid: str
-) -> Iterator[tuple[str, Mapping[str, Any], int | None]]:
-    """Yield key, what was counted, and frames written of each array, or part of one."""
+) -> Iterator[tuple[str, Mapping[str, Any], int | None, int]]:
+    """Yield what there is of each array, or part of one, that holds frames of a run.
+
+    Key, what was counted, frames written, bytes of a frame.
+    """
     seen: set[tuple[str, str]] = set()
     for stored in stored_arrays(database, run_uid):
         try:
@@ -88,19 +98,20 @@ def _counted_arrays(
         except StorageError:
             if (stored.data_key, stored.uri) not in seen:
                 seen.add((stored.data_key, stored.uri))
-                yield stored.data_key, {}, None
+                yield stored.data_key, {}, None, 0
             continue
         counted: Any = dict(array.attrs).get("accounting")
         if array.ndim == 1 and counted is None:
             continue
         counted = counted if is_mapping(counted) else {}
         length = int(array.shape[0])
+        size = array.dtype.itemsize * math.prod(array.shape[1:])
         part = _part_of(counted, stored.uid)
         if part is not None:
-            yield stored.data_key, part, _written(part, length)
+            yield stored.data_key, part, _written(part, length), size
         # One array may be announced anew for each descriptor.
         elif (stored.data_key, stored.uri) not in seen:
-            yield stored.data_key, counted, length
+            yield stored.data_key, counted, length, size
         seen.add((stored.data_key, stored.uri))
 
 
