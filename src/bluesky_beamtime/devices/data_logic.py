@@ -16,7 +16,7 @@ from ophyd_async.core import (
 from bluesky_beamtime.devices.accounting import FrameSignals
 from bluesky_beamtime.devices.data_provider import FrameDataProvider
 from bluesky_beamtime.devices.frame_form import FrameAxis, FrameForm
-from bluesky_beamtime.devices.positions import AxisTrack
+from bluesky_beamtime.devices.positions import AxisTrack, FrameTrack
 from bluesky_beamtime.errors import DeviceError
 from bluesky_beamtime.storage import Footprint, FrameStore
 
@@ -40,7 +40,7 @@ class FrameDataLogic(DetectorDataLogic):
         Returns what stands as ``source`` in the data keys, given the key; by default
         ``camera://<key>``.
     units
-        Units of the frames.
+        Units of the frames, or a function that returns them.
     signals
         Signals that shall follow what becomes of the frames.
     axes
@@ -48,6 +48,14 @@ class FrameDataLogic(DetectorDataLogic):
         they are ``y`` and ``x``, pixels.
     metadata
         Returns what stands as ``metadata`` in the array's attributes.
+    exact_times
+        Whether to keep the time of each frame in nanoseconds too, as ``<key>_t0``.
+
+    Attributes
+    ----------
+    numbers : callable
+        Returns what the detector itself records beside each frame, such as the
+        attributes of an areaDetector's frames; asked with the shape. None by default.
     """
 
     def __init__(
@@ -57,10 +65,11 @@ class FrameDataLogic(DetectorDataLogic):
         dtype: Callable[[], np.dtype[Any]],
         *,
         source: Callable[[str], str] | None = None,
-        units: str | None = None,
+        units: Callable[[], str | None] | str | None = None,
         signals: FrameSignals | None = None,
         axes: Callable[[], Sequence[FrameAxis]] = tuple,
         metadata: Callable[[], Mapping[str, Any]] = dict,
+        exact_times: bool = False,
     ) -> None:
         self.frames = frames
         self._shape = shape
@@ -70,7 +79,9 @@ class FrameDataLogic(DetectorDataLogic):
         self._signals = signals
         self._frame_axes = axes
         self._metadata = metadata
+        self._exact_times = exact_times
         self._tracks: tuple[AxisTrack, ...] = ()
+        self.numbers: Callable[[], Sequence[FrameTrack]] = tuple
         self._provider: FrameDataProvider | None = None
 
     @property
@@ -108,7 +119,7 @@ class FrameDataLogic(DetectorDataLogic):
             datakey_name,
             form=self._form(),
             source=self._source(datakey_name),
-            tracks=self._tracks,
+            tracks=(*self.numbers(), *self._tracks),
             signals=self._signals,
         )
         return self._provider
@@ -147,15 +158,17 @@ class FrameDataLogic(DetectorDataLogic):
         provider = self._provider
         if provider is None or provider.closed:
             return False
-        return provider.tracks != self._tracks or provider.form != self._form()
+        tracks = (*self.numbers(), *self._tracks)
+        return provider.tracks != tracks or provider.form != self._form()
 
     def _form(self) -> FrameForm:
         return FrameForm(
             self._shape(),
             np.dtype(self._dtype()),
-            self._units,
+            self._units() if callable(self._units) else self._units,
             tuple(self._frame_axes()),
             self._metadata(),
+            self._exact_times,
         )
 
     def footprint(self, datakey_name: str) -> list[Footprint]:
@@ -167,10 +180,15 @@ class FrameDataLogic(DetectorDataLogic):
             shape, dtype = self._shape(), np.dtype(self._dtype())
         except Exception:
             return []
+        beside = {"time": "<f8", "id": "<u8"}
+        if self._exact_times:
+            beside["t0"] = "<i8"
         return [
             self.frames.footprint(datakey_name, dtype, shape),
-            self.frames.footprint(f"{datakey_name}_time", np.dtype("<f8"), ()),
-            self.frames.footprint(f"{datakey_name}_id", np.dtype("<u8"), ()),
+            *(
+                self.frames.footprint(f"{datakey_name}_{name}", np.dtype(kind), ())
+                for name, kind in beside.items()
+            ),
         ]
 
     def get_hinted_fields(self, datakey_name: str) -> Sequence[str]:

@@ -31,7 +31,7 @@ from bluesky_beamtime.devices.accounting import (
 )
 from bluesky_beamtime.devices.datakeys import make_datakey
 from bluesky_beamtime.devices.frame_form import FrameForm
-from bluesky_beamtime.devices.positions import AxisTrack, PendingPositions
+from bluesky_beamtime.devices.positions import FrameTrack, PendingPositions
 from bluesky_beamtime.devices.progress import FrameCounter, call_soon
 from bluesky_beamtime.errors import DeviceError, SinkClosedError, StorageError
 from bluesky_beamtime.storage import FrameSink, FrameStore
@@ -90,7 +90,7 @@ class FrameDataProvider(StreamableDataProvider):
         *,
         form: FrameForm,
         source: str,
-        tracks: Sequence[AxisTrack] = (),
+        tracks: Sequence[FrameTrack] = (),
         signals: FrameSignals | None = None,
     ) -> None:
         self.key = key
@@ -103,12 +103,14 @@ class FrameDataProvider(StreamableDataProvider):
         self._refused = False
         self._sinks = _attach(frames, key, form, tracks)
         self._image, self._time, self._id, *axes = self._sinks
+        self._exact_time = axes.pop() if form.exact_times else None
         self._axes = [
             (sink, PendingPositions(track), list[float]())
             for sink, track in zip(axes, tracks, strict=True)
         ]
         self._times: list[float] = []
         self._ids: list[int] = []
+        self._exact_times: list[int] = []
         self._rows = 0
         self.account = FrameAccount()
         self._runs = RunAccounts(self.account)
@@ -143,6 +145,7 @@ class FrameDataProvider(StreamableDataProvider):
         time: float,
         number: int,
         moment: float | None = None,
+        exact: int | None = None,
     ) -> None:
         """Append one row; blocks until its frame would survive ``kill -9``.
 
@@ -156,6 +159,9 @@ class FrameDataProvider(StreamableDataProvider):
             The source's own number of it.
         moment
             The middle of its exposure, when positions are wanted; by default ``time``.
+        exact
+            The time in nanoseconds since 1970, of a form that has exact times; by
+            default ``time`` as exact as that is.
 
         Raises
         ------
@@ -167,6 +173,10 @@ class FrameDataProvider(StreamableDataProvider):
                 self._image.write(frame)
                 self._times.append(time)
                 self._ids.append(number)
+                if self._exact_time is not None:
+                    self._exact_times.append(
+                        round(time * 1e9) if exact is None else exact
+                    )
                 # The frame is safe and belongs to the count, whatever its stamp meets.
                 self._rows += 1
                 if self._axes:
@@ -245,6 +255,8 @@ class FrameDataProvider(StreamableDataProvider):
     def _write_stamps(self) -> None:
         _write_block(self._time, self._times)
         _write_block(self._id, self._ids)
+        if self._exact_time is not None:
+            _write_block(self._exact_time, self._exact_times)
         for sink, _, values in self._axes:
             _write_block(sink, values)
 
@@ -288,6 +300,12 @@ class FrameDataProvider(StreamableDataProvider):
                     self._settle()
                 finally:
                     self._lock.release()
+
+    async def settled(self) -> None:
+        """Wait until every row is complete, for as long as a frame waits at most."""
+        while not self._closed and self.counter.count < self._rows:
+            await asyncio.sleep(_SETTLE_PERIOD / 2)
+        self.counter.sync()
 
     def skip(self, collections_per_event: int, rows: int | None = None) -> None:
         """Do not announce the rows that are there and not announced yet.
@@ -347,6 +365,10 @@ class FrameDataProvider(StreamableDataProvider):
             time.data_key: make_datakey(time, self._source, n, axis, "s"),
             number.data_key: make_datakey(number, self._source, n, axis),
         }
+        if self._exact_time is not None:
+            key = make_datakey(self._exact_time, self._source, n, axis, "ns")
+            exact = cast("DataKey", {**key, "coordinate_of": self.key})
+            keys[self._exact_time.data_key] = exact
         for sink, pending, _ in self._axes:
             track = pending.track
             key = make_datakey(sink, track.source, n, axis, track.units)
@@ -421,7 +443,7 @@ def _attach(
     frames: FrameStore,
     key: str,
     form: FrameForm,
-    tracks: Sequence[AxisTrack] = (),
+    tracks: Sequence[FrameTrack] = (),
 ) -> list[FrameSink]:
     """Attach all sinks, or none."""
     sinks: list[FrameSink] = []
@@ -446,6 +468,8 @@ def _attach(
                     f"be called {name!r}, as something else is; name the axis anew"
                 )
             sinks.append(frames.attach(name, dtype="<f8", shape=(), units=track.units))
+        if form.exact_times:
+            sinks.append(frames.attach(f"{key}_t0", dtype="<i8", shape=(), units="ns"))
     except BaseException:
         for sink in sinks:
             frames.detach(sink)

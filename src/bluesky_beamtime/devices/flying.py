@@ -134,6 +134,7 @@ class MotorFlyLogic(FlyableLogic[Trajectory, Flight]):
         for number, position in enumerate(trajectory.positions, 1):
             await self.motor.set(position)
             await asyncio.sleep(trajectory.dwell)
+            self._followed.note_rest()
             self._show(number)
 
     async def stop(self) -> None:

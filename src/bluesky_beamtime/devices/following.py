@@ -53,6 +53,11 @@ class FollowedAxes:
         for logic in self._logics:
             logic.follow(self._tracks)
 
+    def note_rest(self) -> None:
+        """Note that the first axis has not moved since it has told where it is."""
+        if self._tracks:
+            self._tracks[0].note_rest()
+
     def stop(self) -> None:
         """Follow them no more; frames that were taken keep their positions."""
         for logic in self._logics:

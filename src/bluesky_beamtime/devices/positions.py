@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from typing import Any
+from typing import Any, Protocol
 
 from ophyd_async.core import SignalR
 
@@ -64,7 +64,8 @@ class AxisTrack:
         self._lock = threading.Lock()
         self._times: list[float] = []
         self._values: list[float] = []
-        self._arrived = 0.0
+        self._updated = self._arrived = 0.0
+        self._resting = False
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -91,47 +92,56 @@ class AxisTrack:
         if watching is not None:
             watching.cancel()
             self._signal.clear_sub(self._moved)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
-            self._rest(0.0)
+            self.note_rest()
 
     def _moved(self, reading: dict[str, Any]) -> None:
         (latest,) = reading.values()
         stamp, value = float(latest["timestamp"]), float(latest["value"])
-        first = not self._times
-        self._add(stamp, value)
-        if first:
+        now = time.monotonic()
+        with self._lock:
             # It may have been set hours ago, and is still true.
-            self._add(time.time(), value)
-        self._arrived = time.monotonic()
+            age = 0.0 if self._times else max(0.0, time.time() - stamp)
+            self._add(stamp, value)
+            self._updated, self._arrived = stamp, now - age
+            self._resting = False
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(QUIET / 2)
             self._rest(QUIET)
 
+    def note_rest(self) -> None:
+        """Note that the axis has not moved since its last update."""
+        self._rest(0.0)
+
     def _rest(self, quiet: float) -> None:
         """Note that the axis is where it was, if it has been quiet for so long."""
-        passed = time.monotonic() - self._arrived
         with self._lock:
+            passed = time.monotonic() - self._arrived
             if not self._times or passed < quiet:
                 return
-            stamp, value = self._times[-1] + passed, self._values[-1]
-        self._add(stamp, value)
-        self._arrived += passed
+            # Only the latest moment of a rest is kept.
+            if self._resting:
+                self._times[-1] = max(self._times[-1], self._updated + passed)
+            else:
+                self._add(self._updated + passed, self._values[-1])
+                self._resting = True
 
     def _add(self, stamp: float, value: float) -> None:
-        with self._lock:
-            if self._times and stamp < self._times[-1]:
-                # The clock was set back, or a rest was noted too early.
-                cut = bisect_right(self._times, stamp)
-                del self._times[cut:], self._values[cut:]
-            self._times.append(stamp)
-            self._values.append(value)
-            if len(self._times) > _KEPT:
-                del self._times[: _KEPT // 2], self._values[: _KEPT // 2]
+        if self._times and stamp < self._times[-1]:
+            # The clock was set back, or a rest was noted too early.
+            cut = bisect_right(self._times, stamp)
+            del self._times[cut:], self._values[cut:]
+        self._times.append(stamp)
+        self._values.append(value)
+        if len(self._times) > _KEPT:
+            del self._times[: _KEPT // 2], self._values[: _KEPT // 2]
 
     @property
     def until(self) -> float:
         """The latest moment whose position is known; -inf if there is none."""
+        if self.following:
+            self._rest(QUIET)
         with self._lock:
             return self._times[-1] if self._times else -math.inf
 
@@ -155,6 +165,46 @@ class AxisTrack:
             return x0 + (x1 - x0) * (moment - t0) / (t1 - t0)
 
 
+class FrameTrack(Protocol):
+    """What is recorded beside each frame: where an axis was, or another number.
+
+    Attributes
+    ----------
+    name : str
+        The end of its data keys.
+    units : str or None
+        Units of the number.
+    source : str
+        Where it comes from.
+    until : float
+        The latest moment at which it is known, in seconds since 1970.
+    """
+
+    @property
+    def name(self) -> str:
+        """The end of its data keys."""
+        ...
+
+    @property
+    def units(self) -> str | None:
+        """Units of the number."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+        ...
+
+    @property
+    def until(self) -> float:
+        """The latest moment at which it is known."""
+        ...
+
+    def at(self, moment: float) -> float:
+        """Return the number at a moment, NaN where it is not known."""
+        ...
+
+
 class PendingPositions:
     """Frames that wait for the position of an axis, oldest first.
 
@@ -171,7 +221,7 @@ class PendingPositions:
         Frames whose position is known, or given up.
     """
 
-    def __init__(self, track: AxisTrack) -> None:
+    def __init__(self, track: FrameTrack) -> None:
         self.track = track
         self.settled = 0
         self._waiting: list[tuple[float, float]] = []
