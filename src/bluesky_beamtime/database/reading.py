@@ -14,6 +14,7 @@ from bluesky_beamtime.database.columns import (
     make_column,
     referenced_frames,
 )
+from bluesky_beamtime.database.declared_axes import Coordinate, declared_coordinates
 from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.database.event_table import EventTable
 from bluesky_beamtime.database.external import FrameRows, frame_rows
@@ -106,18 +107,23 @@ class StreamReading:
         columns = self._event_columns()
         frames = self._frame_columns()
         variables: dict[str, Any] = {}
+        along: dict[str, Coordinate] = {}
         sizes: dict[str, int] = {"time": len(self._seq_nums)}
         for key in self._fields:
             column = columns.get(key) or frames.get(key)
             if column is not None:
                 dims = ("time", *self._free_dims(key, column, sizes))
-                sizes |= dict(zip(dims, column.values.shape, strict=True))
+                mine = dict(zip(dims, column.values.shape, strict=True))
+                sizes |= mine
+                along |= declared_coordinates(self._data_keys[key], mine)
                 attributes = self._attributes(key)
                 variables[_variable(key)] = (dims, column.values, attributes)
         coordinates: dict[str, Any] = {
             "time": ("time", self._times(frames), {"units": "s"}),
             "seq_num": ("time", self._seq_nums),
         }
+        for name in along.keys() - self._data_keys.keys() - coordinates.keys():
+            coordinates[name] = along[name]
         for key in filter(self._is_frame_coordinate, self._fields):
             if key not in variables:
                 continue

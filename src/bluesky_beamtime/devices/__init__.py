@@ -8,10 +8,14 @@ from .camera import FrameSource as FrameSource
 from .camera import FrameStamp as FrameStamp
 from .data_logic import FrameDataLogic as FrameDataLogic
 from .data_provider import FrameDataProvider as FrameDataProvider
+from .digitizer import Digitizer as Digitizer
+from .digitizer import WaveformSource as WaveformSource
 from .flying import MotorFlyer as MotorFlyer
 from .flying import MotorFlyLogic as MotorFlyLogic
 from .flying import PointTrajectory as PointTrajectory
 from .following import FollowedAxes as FollowedAxes
+from .frame_form import FrameAxis as FrameAxis
+from .frame_form import FrameForm as FrameForm
 from .ioc_process import SimIoc as SimIoc
 from .pacing import PaceLogic as PaceLogic
 from .pacing import SoftwarePacer as SoftwarePacer
@@ -24,4 +28,8 @@ from .rings import PowderRings as PowderRings
 from .sim import SimCamera as SimCamera
 from .sim import SimCounter as SimCounter
 from .sim import SimSource as SimSource
+from .sim_digitizer import SimChannel as SimChannel
+from .sim_digitizer import SimDigitizer as SimDigitizer
+from .sim_digitizer import SimWaveformSource as SimWaveformSource
 from .threads import AcquisitionThread as AcquisitionThread
+from .triggers import TriggeredSource as TriggeredSource

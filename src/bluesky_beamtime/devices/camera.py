@@ -31,6 +31,7 @@ from ophyd_async.core import (
 from bluesky_beamtime.devices.accounting import FrameSignals
 from bluesky_beamtime.devices.camera_logic import CameraAcquireLogic, CameraTriggerLogic
 from bluesky_beamtime.devices.data_logic import FrameDataLogic
+from bluesky_beamtime.devices.frame_form import FrameAxis
 from bluesky_beamtime.devices.watching import task_of, watch
 from bluesky_beamtime.errors import DeviceError
 from bluesky_beamtime.storage import Footprint, FrameStore
@@ -49,6 +50,18 @@ class FrameStamp:
     lost: int = 0
     """Frames lost just before this one that the id cannot show, such as the first of an
     acquisition."""
+    time_ns: int | None = None
+    """The same as :attr:`time`, in nanoseconds since 1970 and exact; either will do."""
+    anew: bool = False
+    """Whether the source has begun to count anew with this one, as after a restart: its
+    id tells nothing about those before."""
+
+    @property
+    def seconds(self) -> float | None:
+        """When the exposure began, whichever way it was told."""
+        if self.time is None and self.time_ns is not None:
+            return self.time_ns / 1e9
+        return self.time
 
 
 @runtime_checkable
@@ -101,6 +114,10 @@ class FrameSource(Protocol):
 
     A source raises from ``configure`` and ``start`` what goes wrong there; what goes
     wrong later goes to :meth:`FrameReceiver.fail`. Both reach the plan.
+
+    What else it may declare: an attribute ``axes``, a
+    :class:`~bluesky_beamtime.devices.FrameAxis` for each axis of a frame that is no
+    pixel, and triggers, see :class:`~bluesky_beamtime.devices.TriggeredSource`.
 
     Attributes
     ----------
@@ -246,9 +263,12 @@ class Camera(StandardDetector):
             frames,
             lambda: source.shape,
             lambda: source.dtype,
-            source=None if hardware is None else lambda _: hardware,
-            units=units,
+            source=lambda key: hardware or f"{self.kind}://{key}",
+            units=lambda: self.frame_units() or units,
             signals=self.accounting,
+            axes=self.frame_axes,
+            metadata=self.frame_metadata,
+            exact_times=self.exact_times,
         )
         # A trigger that is repeated after a pause may meet the first one at work.
         self._turn = asyncio.Lock()
@@ -270,6 +290,27 @@ class Camera(StandardDetector):
             exposure = float(check_exposure(exposure))
         await self.source.configure(exposure)
         self._setup.source_knows_exposure = True
+
+    kind = "camera"
+    """Stands before the name as ``source`` of the data keys, unless given."""
+
+    exact_times = False
+    """Whether ``<name>_t0``, the time in nanoseconds, is streamed beside each frame."""
+
+    def frame_axes(self) -> Sequence[FrameAxis]:
+        """Return what stands along the axes of the frames to come: the source's axes.
+
+        By default a source has none, and the axes are ``y`` and ``x`` in pixels.
+        """
+        return getattr(self.source, "axes", ())
+
+    def frame_metadata(self) -> dict[str, Any]:
+        """Return what is stored in the array's attributes, as ``metadata``."""
+        return {}
+
+    def frame_units(self) -> str | None:
+        """Return the units of the frames to come; None for those given."""
+        return None
 
     def _adopt(self, signals: Mapping[str, SignalR[Any]]) -> None:
         """Make signals parts of the camera, under their names."""
@@ -499,6 +540,7 @@ class Camera(StandardDetector):
             if not reception.number:
                 async with self._turn:
                     await self._acquire.ensure_stopped()
+                    await self._data.writing().settled()
             if reception.failure is not None:
                 reception.failure_told = True
                 raise reception.failure

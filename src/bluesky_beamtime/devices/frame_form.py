@@ -64,6 +64,9 @@ class FrameForm:
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What stands as ``metadata`` in the attributes of the array."""
 
+    exact_times: bool = False
+    """Whether the time of each frame is kept in nanoseconds too, as ``<key>_t0``."""
+
     def __post_init__(self) -> None:
         if not self.axes:
             return

@@ -70,6 +70,12 @@ class FrameIds:
             self.repeated += 1
             self._look_for_restart(number, ahead)
 
+    def begin_anew(self) -> None:
+        """Take the next id for the first of another count; what was lost stays lost."""
+        self._newest = None
+        self._missing.clear()
+        self._behind.clear()
+
     def _unwrapped(self, number: int, newest: int) -> int:
         """Return the number in a count that never overflows."""
         if not self._declared:

@@ -121,14 +121,17 @@ class Reception:
 
     def _take(self, array: NDArray[Any], stamp: FrameStamp | None) -> None:
         arrived = time.time()
-        if stamp is None or stamp.time is None:
+        known = None if stamp is None else stamp.seconds
+        if known is None:
             # What arrives has just been exposed.
             taken, began = arrived, arrived - self._exposure
         else:
-            taken = began = stamp.time
+            taken = began = known
         dropped = self._account.dropped
         number = self._number(stamp)
-        row = self._mean.add(array, taken, number, began + self._exposure / 2)
+        exact = None if stamp is None else stamp.time_ns
+        middle = began + self._exposure / 2
+        row = self._mean.add(array, taken, number, middle, exact)
         if row is not None:
             waited = time.perf_counter()
             self._provider.write(*row)
@@ -161,6 +164,8 @@ class Reception:
             account.dropped += stamp.lost
         if stamp.id is None:
             return account.received
+        if stamp.anew:
+            ids.begin_anew()
         lost, repeated = ids.lost, ids.repeated
         ids.take(stamp.id)
         account.dropped += ids.lost - lost
@@ -208,21 +213,26 @@ class _Mean:
         self._size = size
         self._count = 0
         self._total: NDArray[Any] | None = None
-        self._stamp = (0.0, 0, 0.0)
+        self._stamp: tuple[float, int, float, int | None] = (0.0, 0, 0.0, None)
 
     def add(
-        self, array: NDArray[Any], taken: float, number: int, moment: float
-    ) -> tuple[NDArray[Any], float, int, float] | None:
+        self,
+        array: NDArray[Any],
+        taken: float,
+        number: int,
+        moment: float,
+        exact: int | None = None,
+    ) -> tuple[NDArray[Any], float, int, float, int | None] | None:
         """Return a row when the group is full."""
         if self._size == 1:
-            return array, taken, number, moment
+            return array, taken, number, moment, exact
         array = np.asarray(array)
         if self._total is None:
             self._total = array.astype(_wide(array.dtype))
-            self._stamp = (taken, number, moment)
+            self._stamp = (taken, number, moment, exact)
         elif self._total.shape != array.shape:
             # Numpy would broadcast what the store is going to refuse.
-            return array, taken, number, moment
+            return array, taken, number, moment, exact
         else:
             self._total += array
         self._count += 1
@@ -232,8 +242,8 @@ class _Mean:
         if array.dtype.kind in "iub":
             mean = np.rint(mean)
         self._total, self._count = None, 0
-        taken, number, first = self._stamp
-        return mean.astype(array.dtype), taken, number, (first + moment) / 2
+        taken, number, first, exact = self._stamp
+        return mean.astype(array.dtype), taken, number, (first + moment) / 2, exact
 
 
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
