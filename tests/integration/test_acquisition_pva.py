@@ -126,7 +126,8 @@ def test_fly_scan_sets_the_exposure(
     RE(fly_frames([cam], 25, exposure=0.004))
     assert float(panel.get("AcquireTime")) == 0.004
     assert run["descriptor"][0]["configuration"]["cam"]["data"] == {
-        "cam-exposure": 0.004
+        "cam-exposure": 0.004,
+        "cam-color_mode": "Mono",
     }
     assert run.indices("cam")[-1][1] == 25
     assert_as_published(run, 0.004)
@@ -276,7 +277,7 @@ def test_the_ioc_dies_in_a_scan(
     eventually: Callable[..., None],
 ) -> None:
     ioc = SimIoc("DYING:", shape=SHAPE, seed=7, exposure=0.01)
-    cam = pva(source=ioc, timeout=1.0)
+    cam = pva(source=ioc, timeout=1.0, reconnect=1.0)
     killed: list[float] = []
 
     def kill() -> None:

@@ -10,8 +10,12 @@ PV                          meaning
 ``Pva1:Image``              the frames, an NTNDArray
 ``cam1:Acquire``            1 starts; 0 stops, and is done when the camera rests
 ``cam1:AcquireTime``        exposure in seconds, used from the next frame on
+``cam1:AcquirePeriod``      from one exposure to the next, in seconds, if longer
 ``cam1:ImageMode``          Single, Multiple or Continuous
 ``cam1:NumImages``          frames of Multiple
+``cam1:TriggerMode``        Internal, or External: a frame for each pulse
+``cam1:SimTrigger``         a pulse; its exposure begins at once
+``cam1:SizeX``, ``SizeY``   region that is read out, from the corner
 ``cam1:ArrayCounter_RBV``   frames taken, which is the ``uniqueId`` of the last
 ``cam1:SizeX_RBV`` …        width; ``SizeY_RBV`` height
 ``cam1:SimPosition``        where the sample stands; at 0 it is in the beam
@@ -21,8 +25,8 @@ PV                          meaning
 ==========================  ============================================================
 
 The frame with ``uniqueId`` n is ``PowderRings(shape, seed).frame(n, exposure,
-(position,))``. Its ``dataTimeStamp`` is the beginning of the exposure, its
-``timeStamp`` the moment of publication.
+(position,))``, or a corner of it. Its ``dataTimeStamp`` is the beginning of the
+exposure, its ``timeStamp`` the moment of publication.
 """
 
 from __future__ import annotations
@@ -45,6 +49,10 @@ from bluesky_beamtime.errors import MissingExtraError
 
 LOOPBACK = "127.0.0.1"
 _MODES = ["Single", "Multiple", "Continuous"]
+_TRIGGERS = ["Internal", "External"]
+
+# Where an attribute has its value from, as areaDetector numbers it.
+_DRIVER, _CONSTANT, _PARAMETER = 0, 1, 2
 
 
 class SimDetector:
@@ -61,6 +69,9 @@ class SimDetector:
     publish_first
         Publish an empty frame 0 at once, as an IOC that has acquired before; without
         it the image has no shape until the first frame.
+    attributes
+        Send attributes with the frames: ``Model``, which stays the same, and
+        ``SamplePosition`` and ``Number``, which do not.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class SimDetector:
         exposure: float = 0.1,
         *,
         publish_first: bool = True,
+        attributes: bool = False,
     ) -> None:
         nt, shared_pv = _p4p()
         self._nt = nt
@@ -78,6 +90,8 @@ class SimDetector:
         self._ndarray = nt.NTNDArray()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._with_attributes = attributes
+        self._pulses = threading.Semaphore(0)
         self._counter = 0
         self._dropped = 0
         self._drop_next = 0
@@ -88,7 +102,12 @@ class SimDetector:
         self.pvs[f"{prefix}Pva1:Image"] = self.image
         self._enum("Acquire", ["Done", "Acquire"], 0, self._acquire)
         self._enum("ImageMode", _MODES, 2)
+        self._enum("TriggerMode", _TRIGGERS, 0)
+        self._scalar("SimTrigger", "i", 0, lambda _: self._pulses.release())
         self._scalar("AcquireTime", "d", exposure, _positive)
+        self._scalar("AcquirePeriod", "d", 0.0)
+        self._scalar("SizeX", "i", rings.shape[1], _positive)
+        self._scalar("SizeY", "i", rings.shape[0], _positive)
         self._scalar("NumImages", "i", 1, _positive)
         self._scalar("SimPosition", "d", 0.0)
         self._scalar("SimDropEvery", "i", 0)
@@ -180,10 +199,16 @@ class SimDetector:
     def _run(self) -> None:
         mode = _MODES[int(self._read("ImageMode"))]
         number = {"Single": 1, "Multiple": int(self._read("NumImages"))}.get(mode, 0)
+        triggered = _TRIGGERS[int(self._read("TriggerMode"))] == "External"
         pace = Pace(float(self._read("AcquireTime")))
         taken = 0
         while not (number and taken == number):
-            exposure = pace.exposure = float(self._read("AcquireTime"))
+            exposure = float(self._read("AcquireTime"))
+            pace.exposure = max(exposure, float(self._read("AcquirePeriod")))
+            if triggered:
+                pace = Pace(exposure)
+                if not self._pulsed():
+                    return
             began = pace.begin()
             position = float(self._read("SimPosition"))
             frame = self._rings.frame(self._counter + 1, exposure, (position,))
@@ -191,11 +216,21 @@ class SimDetector:
                 return
             taken += 1
             self._counter += 1
-            self._publish(frame, began)
+            height, width = int(self._read("SizeY")), int(self._read("SizeX"))
+            self._publish(np.ascontiguousarray(frame[:height, :width]), began, position)
         # The record goes back by itself, as a busy record does.
         self.pvs[f"{self._cam}Acquire"].post(0)
 
-    def _publish(self, frame: NDArray[np.uint16], began: float) -> None:
+    def _pulsed(self) -> bool:
+        """Wait for a pulse; false if the camera is stopped first."""
+        while not self._stopping.is_set():
+            if self._pulses.acquire(timeout=0.02):
+                return True
+        return False
+
+    def _publish(
+        self, frame: NDArray[np.uint16], began: float, position: float
+    ) -> None:
         every = int(self._read("SimDropEvery"))
         if self._drop_next > 0:
             self._drop_next -= 1
@@ -206,10 +241,16 @@ class SimDetector:
             self._dropped += 1
             self._show("SimDropped_RBV", self._dropped)
         else:
-            self.image.post(self._value(frame, self._counter, began))
+            self.image.post(self._value(frame, self._counter, began, position))
         self._show("ArrayCounter_RBV", self._counter)
 
-    def _value(self, frame: NDArray[Any] | None, number: int, began: float) -> Any:
+    def _value(
+        self,
+        frame: NDArray[Any] | None,
+        number: int,
+        began: float,
+        position: float = 0.0,
+    ) -> Any:
         if frame is None:
             return self._nt.NTNDArray.buildType()()
         value = self._ndarray.wrap(frame, timestamp=time.time())
@@ -219,6 +260,17 @@ class SimDetector:
             "secondsPastEpoch": seconds,
             "nanoseconds": int((began - seconds) * 1e9),
         }
+        if self._with_attributes:
+            found = (
+                ("ColorMode", 0, _DRIVER),
+                ("Model", "powder rings", _CONSTANT),
+                ("SamplePosition", position, _PARAMETER),
+                ("Number", number, _PARAMETER),
+            )
+            value["attribute"] = [
+                {"name": name, "value": one, "sourceType": kind, "source": name.upper()}
+                for name, one, kind in found
+            ]
         return value
 
 
@@ -236,7 +288,9 @@ def _p4p() -> tuple[Any, Any]:
     return nt, SharedPV
 
 
-def serve(detector: SimDetector, ready: Callable[[dict[str, Any]], None]) -> None:
+def serve(
+    detector: SimDetector, ready: Callable[[dict[str, Any]], None], port: int = 0
+) -> None:
     """Serve a detector's PVs on the loopback interface until SIGTERM or Ctrl-C.
 
     Parameters
@@ -245,6 +299,9 @@ def serve(detector: SimDetector, ready: Callable[[dict[str, Any]], None]) -> Non
         The detector.
     ready
         Called when clients can connect, with the configuration that they need.
+    port
+        TCP port to listen on; 0 lets the system choose. One that is restarted has to be
+        where it was.
     """
     from p4p.server import Server
 
@@ -260,14 +317,14 @@ def serve(detector: SimDetector, ready: Callable[[dict[str, Any]], None]) -> Non
         "EPICS_PVAS_BEACON_ADDR_LIST": LOOPBACK,
         "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
         # Ports that the system chooses: several may run beside a real IOC.
-        "EPICS_PVAS_SERVER_PORT": "0",
+        "EPICS_PVAS_SERVER_PORT": str(port),
         "EPICS_PVAS_BROADCAST_PORT": "0",
     }
     with Server(providers=[detector.pvs], conf=conf, useenv=False) as server:
-        port: str = server.conf()["EPICS_PVAS_SERVER_PORT"]  # type: ignore[reportUnknownMemberType]  # p4p has no types
+        used: str = server.conf()["EPICS_PVAS_SERVER_PORT"]  # type: ignore[reportUnknownMemberType]  # p4p has no types
         ready(
             {
-                "EPICS_PVA_NAME_SERVERS": f"{LOOPBACK}:{port}",
+                "EPICS_PVA_NAME_SERVERS": f"{LOOPBACK}:{used}",
                 "EPICS_PVA_ADDR_LIST": "",
                 "EPICS_PVA_AUTO_ADDR_LIST": "NO",
             }
@@ -296,6 +353,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="publish nothing before the first acquisition",
     )
     parser.add_argument(
+        "--attributes", action="store_true", help="send attributes with the frames"
+    )
+    parser.add_argument("--port", type=int, default=0, help="TCP port, 0 for any")
+    parser.add_argument(
         "--until-eof",
         action="store_true",
         help="stop when standard input ends, so as not to outlive a parent process",
@@ -307,6 +368,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PowderRings((height, width), options.seed),
         options.exposure,
         publish_first=not options.no_first_frame,
+        attributes=options.attributes,
     )
     if options.until_eof:
         threading.Thread(target=_wait_for_eof, daemon=True).start()
@@ -321,7 +383,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         print(json.dumps(line), flush=True)
 
-    serve(detector, ready)
+    serve(detector, ready, options.port)
 
 
 def _wait_for_eof() -> None:

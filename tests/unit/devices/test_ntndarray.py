@@ -259,7 +259,7 @@ def test_attributes() -> None:
         {"name": "Owner", "value": "B. Eam", "sourceType": 1},
         {"name": "Temperature", "value": -20.5, "sourceType": 3, "source": "T:1"},
         {"name": "Gain", "value": 3, "sourceType": 2},
-        {"name": "Curve", "value": [1.0, 2.0], "sourceType": 2},
+        {"name": "Curve", "value": np.ones(2), "sourceType": 2},
         {"name": "Nothing"},
     ]
     assert attributes(value) == {
