@@ -25,6 +25,7 @@ beamtime.sample = last or settings["sample"]
 
 RE = RunEngine(beamtime.md)  # its metadata are kept in the file
 beamtime.attach(RE)  # records every run; scan numbers go on after a restart
+beamtime.watch_subscribers(RE)  # so that %doctor can name those that are slow
 RE.waiting_hook = ProgressBarManager()
 
 bec = BestEffortCallback()

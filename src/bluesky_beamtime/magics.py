@@ -177,6 +177,18 @@ class BeamtimeMagics(magic.Magics):
         else:
             print("no frames in the last runs" if not line.strip() else "no frames")
 
+    @_arguments()
+    @_argument("-n", "--runs", type=int, default=20, help="so many of the last runs")
+    @_line_magic
+    def doctor(self, line: str) -> None:
+        """Look for what troubles this beamtime, and say what mends it."""
+        from bluesky_beamtime.cli.doctor import print_report
+        from bluesky_beamtime.doctor import examine
+
+        given = _parse(self.doctor, line)
+        with _in_one_line():
+            print_report(examine(self.beamtime.path, runs=given.runs))
+
 
 _SEARCHED = {
     *("sample", "plan_name", "since", "until", "text", "tags", "starred", "user"),

@@ -10,6 +10,7 @@ from bluesky_beamtime.database.closing import closing_line
 from bluesky_beamtime.database.scan_ids import reserve_scan_id
 from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.recording import (
+    SubscriberWatch,
     acquisition_name,
     help_tiled_writer,
 )
@@ -120,6 +121,27 @@ class Recording(Parts):
                 _logger.warning("no line about the end of a run: %s", error)
 
         return stopped
+
+    def watch_subscribers(self, RE: RunEngine) -> SubscriberWatch:
+        """Look, while runs go on, which callbacks make the plan wait.
+
+        A thread looks fifty times a second where the RunEngine is; what each callback
+        took is kept in the file when the run stops, and ``beamtime doctor`` names those
+        that are slow.
+
+        Returns
+        -------
+        SubscriberWatch
+            Its ``close`` ends it.
+
+        Raises
+        ------
+        ReadOnlyError
+            The beamtime was opened with ``mode="r"``.
+        """
+        if self._recorder is None:
+            raise self._read_only("watch a RunEngine")
+        return SubscriberWatch(RE, self._database)
 
     def detach(self, RE: RunEngine) -> None:
         """Undo :meth:`attach`; nothing happens if it is not attached."""

@@ -352,6 +352,34 @@ def recover(file: File, json: AsJson = False) -> None:
 
 
 @app.command()
+def doctor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The database of a beamtime."),
+    ] = None,
+    json: AsJson = False,
+    runs: Annotated[
+        int,
+        typer.Option("--runs", "-n", min=0, help="Look at so many of the last runs."),
+    ] = 20,
+    speed: Annotated[
+        bool,
+        typer.Option("--speed", help="Measure the disk too, by writing to it."),
+    ] = False,
+) -> None:
+    """Look for what troubles a beamtime, and say which command mends it.
+
+    Disk, clock, space, packages; the file, its log and its journal; frames that were
+    dropped, runs that were cut off, callbacks that were slow. Changes nothing. The exit
+    status is 1 when something is in trouble; advice is no trouble.
+    """
+    from bluesky_beamtime.cli.doctor import doctor_file
+
+    ok = doctor_file(file, runs=runs, speed=speed, json=json)
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
 def migrate(
     files: Annotated[
         list[Path],

@@ -16,3 +16,4 @@ from .journal import Journal as Journal
 from .recorder import DocumentRecorder as DocumentRecorder
 from .recovery import RecoveryReport as RecoveryReport
 from .recovery import recover as recover
+from .subscribers import SubscriberWatch as SubscriberWatch
