@@ -25,6 +25,8 @@ from bluesky_beamtime.errors import DeviceError, DeviceTimeoutError, SourceError
 from bluesky_beamtime.plans import fly_frames
 from bluesky_beamtime.storage import FrameStore
 
+from .pva_panel import Panel
+
 pytest.importorskip("p4p")
 
 SHAPE = (64, 80)
@@ -35,29 +37,6 @@ RINGS = PowderRings(SHAPE, 7)
 def ioc() -> Iterator[SimIoc]:
     with SimIoc("TEST:", shape=SHAPE, seed=7, exposure=0.01) as ioc:
         yield ioc
-
-
-class Panel:
-    """What an operator sees and sets."""
-
-    def __init__(self, ioc: SimIoc) -> None:
-        from p4p.client.thread import Context
-
-        self._context = Context("pva", conf=ioc.conf, useenv=False)
-        self._prefix = ioc.detector
-
-    def put(self, name: str, value: Any) -> None:
-        self._context.put(self._prefix + name, value, timeout=5)
-
-    def get(self, name: str) -> Any:
-        return self._context.get(self._prefix + name, timeout=5)
-
-    def close(self) -> None:
-        self.put("Acquire", 0)
-        self.put("AcquireTime", 0.01)
-        self.put("SimDropEvery", 0)
-        self.put("SimDropNext", 0)
-        self._context.close()
 
 
 @pytest.fixture

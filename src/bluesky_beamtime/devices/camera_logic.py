@@ -291,6 +291,9 @@ class CameraAcquireLogic(DetectorAcquireLogic):
             return
         try:
             await asyncio.wait_for(self._source.stop(), STOP_TIMEOUT)
+        except DeviceTimeoutError:
+            # The source knows better what did not answer.
+            raise
         except TimeoutError as error:
             raise DeviceTimeoutError(
                 f"{self._source!r} did not stop within {STOP_TIMEOUT:g} s; what it "

@@ -123,8 +123,18 @@ class PvaRecords:
                 )
 
     async def exposure(self) -> float:
-        """Return the exposure that the camera has, in seconds."""
-        return float(await self._client.get(self.names.exposure or ""))
+        """Return the exposure that the camera has, in seconds.
+
+        While its IOC is away it is what was set from here: that is set again as soon as
+        the IOC is back.
+        """
+        name = self.names.exposure or ""
+        try:
+            return float(await self._client.get(name))
+        except DeviceTimeoutError:
+            if name not in self._set:
+                raise
+            return float(self._set[name])
 
     async def set_exposure(self, exposure: float) -> None:
         """Set the exposure, with no more time between exposures than the camera needs.
@@ -184,6 +194,19 @@ class PvaRecords:
             Whether the IOC was restarted since it was set.
         """
         await asyncio.to_thread(self._start, number, forgotten)
+
+    async def rest(self, patience: float) -> None:
+        """Let the camera rest before it is started, waiting for its IOC if it is away.
+
+        Raises
+        ------
+        DeviceTimeoutError
+            It does not come back within ``patience`` seconds.
+        """
+        if self.names.acquire is not None and int(
+            await self._client.get(self.names.acquire, patience)
+        ):
+            await self.stop()
 
     async def stop(self) -> None:
         """Stop the camera; returns when it rests."""

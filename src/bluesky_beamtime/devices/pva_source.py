@@ -174,8 +174,10 @@ class PvaSource:
 
     async def start(self, number: int, receiver: FrameReceiver) -> None:
         """Subscribe, then start the camera if it is ours to start."""
-        await self.stop()
         client, records = self._client, self._records
+        patience = max(client.timeout, self._reconnect)
+        await self._unsubscribe()
+        await records.rest(patience)
         driven, exactly = records.driven, records.exactly and number > 0
         order = PvaOrder(
             pv=self.pv,
@@ -190,7 +192,6 @@ class PvaSource:
         )
         stream = self._stream = PvaStream(order, receiver)
         stream.subscribe(client.context, client.queue, self._queue_size)
-        patience = max(client.timeout, self._reconnect)
         try:
             await asyncio.wait_for(asyncio.shield(stream.connected), patience)
         except TimeoutError as error:
@@ -205,7 +206,7 @@ class PvaSource:
 
     async def stop(self) -> None:
         """Stop the camera if it is ours to stop, then unsubscribe."""
-        stream, self._stream = self._stream, None
+        stream = self._stream
         try:
             if self._client.is_open:
                 await self._records.stop()
@@ -215,9 +216,13 @@ class PvaSource:
             # The plan has learned already that the IOC is gone.
             _logger.warning("the camera of PV %r could not be told to stop", self.pv)
         finally:
-            if stream is not None:
-                self._seen = stream.held
-                await asyncio.to_thread(stream.close)
+            await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._seen = stream.held
+            await asyncio.to_thread(stream.close)
 
     def __repr__(self) -> str:
         return f"<PvaSource {self.pv!r}>"
