@@ -23,9 +23,15 @@ from bluesky_beamtime.database.fulltext import (
 )
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.serving.distinct import distinct
-from bluesky_beamtime.serving.queries import AnyCondition, conditions_of, place
+from bluesky_beamtime.serving.queries import (
+    AnyCondition,
+    conditions_of,
+    full_key,
+    place,
+)
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import fetch_runs
+from bluesky_beamtime.serving.subscriptions import Unsubscribable
 
 Sorting = tuple[tuple[str, int], ...]
 T = TypeVar("T")
@@ -34,7 +40,7 @@ _AS_RECORDED: Sorting = (("_", 1),)
 _BY_AGE = ("", "_")
 
 
-class RunCatalog:
+class RunCatalog(Unsubscribable):
     """The runs of one beamtime, as the server of Tiled wants to see a container.
 
     Nothing is copied or kept: each request asks the database, so that runs that are
@@ -188,13 +194,13 @@ class RunCatalog:
         (run,) = nodes
         return await run.lookup_adapter(rest) if rest else run
 
-    async def keys_range(self, offset: int, limit: int | None) -> list[str]:
+    async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """Return uids of runs."""
         rows = await _in_thread(lambda: self._uids([], limit=limit, offset=offset))
         return [uid for _, uid in rows]
 
     async def items_range(
-        self, offset: int, limit: int | None
+        self, offset: int = 0, limit: int | None = None
     ) -> list[tuple[str, RunNode]]:
         """Return runs with their uids."""
         runs = await _in_thread(lambda: self._nodes([], limit=limit, offset=offset))
@@ -302,8 +308,7 @@ class RunCatalog:
 
 
 def _sort_column(key: str) -> ColumnElement[Any]:
-    if not key.startswith(("start.", "stop.")):
-        key = f"start.{key}"
+    key = full_key(key)
     columns = {
         "start.uid": schema.runs.c.uid,
         "start.time": schema.runs.c.time_start,

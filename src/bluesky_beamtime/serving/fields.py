@@ -12,6 +12,7 @@ from tiled.structures.core import Spec, StructureFamily
 
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.serving.datasets import datasets
+from bluesky_beamtime.serving.subscriptions import Unsubscribable
 from bluesky_beamtime.serving.untyped import ArrayStructure, TableStructure, pa
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _path_name(key: str) -> str:
     return key.replace("/", "_")
 
 
-class FieldArray:
+class FieldArray(Unsubscribable):
     """A field with one array per event.
 
     Parameters
@@ -106,7 +107,7 @@ def _compute(values: Any) -> NDArray[Any]:
     return np.asarray(values if compute is None else compute(scheduler="synchronous"))
 
 
-class EventTable:
+class EventTable(Unsubscribable):
     """The fields of a stream that have one value per event.
 
     Parameters

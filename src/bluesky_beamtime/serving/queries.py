@@ -42,6 +42,8 @@ _COLUMNS: Mapping[str, tuple[ColumnElement[Any], tuple[type, ...]]] = {
     "start.plan_name": (schema.runs.c.plan_name, (str,)),
     "start.time": (schema.runs.c.time_start, (int, float)),
 }
+# What the metadata of a run consists of.
+_TOP = ("start", "stop", "beamtime")
 _INT64 = range(-(2**63), 2**63)
 _LAST_CHARACTER = "\U0010ffff"
 
@@ -97,23 +99,29 @@ class Place:
         return func.json_type(self.document, self.path)
 
 
+def full_key(key: str) -> str:
+    """Return a key with the document it is in: the start, unless it says another."""
+    first, _, rest = key.partition(".")
+    return key if first in _TOP and rest else f"start.{key}"
+
+
 def place(key: str) -> Place:
     """Return where a dotted key of a run's metadata leads.
 
     Raises
     ------
     QueryValueError
-        It does not begin with ``start`` or ``stop``.
+        It leads to what the beamtime adds to the documents, or has a quotation mark.
     """
-    first, _, rest = key.partition(".")
+    first, _, rest = full_key(key).partition(".")
     documents: dict[str, ColumnElement[Any]] = {
         "start": schema.runs.c.start,
         "stop": schema.runs.c.stop,
     }
-    if first not in documents or not rest:
+    if first not in documents:
         raise QueryValueError(
-            f"runs are searched by keys of their documents, such as 'start.{key}' or "
-            f"'stop.exit_status', not by {key!r}"
+            "runs are searched by keys of their documents, such as 'start.plan_name' "
+            f"or 'stop.exit_status', not by {key!r}"
         )
     if '"' in rest:
         raise QueryValueError(f"a key with a quotation mark cannot be searched: {key}")
@@ -143,7 +151,7 @@ def _is_number(at: Place) -> Condition:
 
 def _in_column(key: str, value: Any) -> ColumnElement[Any] | None:
     """Return the column that holds a key's values if it may hold this one."""
-    found = _COLUMNS.get(key)
+    found = _COLUMNS.get(full_key(key))
     if found is None or isinstance(value, bool) or not isinstance(value, found[1]):
         return None
     if isinstance(value, int) and value not in _INT64:
@@ -258,7 +266,7 @@ def _(query: Any) -> Condition:
 def _(query: Any) -> Condition:
     pattern: str = query.pattern
     prefix = pattern.removesuffix("%")
-    if query.key == "start.uid" and not set("%_") & set(prefix):
+    if full_key(query.key) == "start.uid" and not set("%_") & set(prefix):
         uid = schema.runs.c.uid
         if prefix == pattern:
             return uid == pattern

@@ -21,12 +21,13 @@ from bluesky_beamtime.database.liveness import is_alive
 from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.serving.fields import stream_nodes
 from bluesky_beamtime.serving.run_rows import RunRow
+from bluesky_beamtime.serving.subscriptions import Unsubscribable
 
 # Keys of a descriptor that its stream has elsewhere.
 _ELSEWHERE = ("name", "run_start", "object_keys")
 
 
-class Container:
+class Container(Unsubscribable):
     """A container whose few children are known by name.
 
     Attributes
@@ -111,13 +112,13 @@ class Container:
         except (KeyError, TypeError):
             raise NoEntry(segments) from None
 
-    async def keys_range(self, offset: int, limit: int | None) -> list[str]:
+    async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """Return names of children."""
         names = await self._names()
         return names[offset : None if limit is None else offset + limit]
 
     async def items_range(
-        self, offset: int, limit: int | None
+        self, offset: int = 0, limit: int | None = None
     ) -> list[tuple[str, Any]]:
         """Return children with their names."""
 
@@ -247,6 +248,16 @@ class RunNode(Container):
         }
 
 
+def _with_objects(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return data keys that name their devices, out of which clients make these."""
+    keys = dict(descriptor["data_keys"])
+    for device, names in descriptor.get("object_keys", {}).items():
+        for name in names:
+            if name in keys and "object_name" not in keys[name]:
+                keys[name] = {**keys[name], "object_name": device}
+    return keys
+
+
 class StreamNode(Container):
     """A stream: a table of what its events hold, and an array for each camera.
 
@@ -268,6 +279,7 @@ class StreamNode(Container):
     def _metadata(self) -> dict[str, Any]:
         first, *later = self.stream.descriptors
         metadata = {k: v for k, v in first.items() if k not in _ELSEWHERE}
+        metadata["data_keys"] = _with_objects(first)
         if later:
             metadata["_config_updates"] = [
                 {

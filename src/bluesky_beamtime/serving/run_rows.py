@@ -129,7 +129,8 @@ def _add_parts(connection: Any, found: dict[str, RunRow]) -> None:
         if row.name not in names:
             names.append(row.name)
     for row in connection.execute(select(accounts).where(accounts.c.run_uid.in_(uids))):
-        counters = dict(row._mapping)
+        # SQLAlchemy's names are a kind of text that not every encoder takes.
+        counters = {str(name): value for name, value in row._mapping.items()}
         key = counters.pop("data_key")
         del counters["run_uid"]
         found[row.run_uid].frames[key] = counters

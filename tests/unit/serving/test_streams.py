@@ -52,7 +52,13 @@ def test_units_and_configuration_are_in_the_metadata(
     assert motor["data_keys"]["velocity"]["units"] == "mm/s"
     assert run.primary.base["internal"].metadata["x"]["units"] == "mm"
     descriptor = next(d for n, d in lab.emitted[run.start["uid"]] if n == "descriptor")
-    assert run.descriptors[0]["data_keys"] == descriptor["data_keys"]
+    found = run.descriptors[0]
+    assert found["object_keys"] == descriptor["object_keys"]
+    # Clients tell by the keys which device they are of.
+    for name, data_key in descriptor["data_keys"].items():
+        device = found["data_keys"][name].pop("object_name")
+        assert name in descriptor["object_keys"][device]
+        assert found["data_keys"][name] == data_key
 
 
 def test_a_stream_without_events_is_empty(lab: Any, connect: Connect) -> None:
