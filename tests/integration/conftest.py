@@ -21,6 +21,7 @@ from bluesky_beamtime.devices import (
 )
 from bluesky_beamtime.storage import FrameStore, from_uri
 from bluesky_beamtime.testing import assert_documents_equal
+from tests.integration.trouble import Beamline, beamline
 
 
 class NumberedSource:
@@ -256,6 +257,12 @@ class Recorded:
                     owner[doc[key]] = uid
             runs.setdefault(uid, []).append((name, doc))
         return runs
+
+
+@pytest.fixture
+def line(RE: Any, tmp_path: Path) -> Iterator[Beamline]:
+    with beamline(RE, tmp_path) as line:
+        yield line
 
 
 @pytest.fixture
