@@ -401,6 +401,8 @@ class FrameDataProvider(StreamableDataProvider):
         ------
         StoreWriteError
             The disk refused; nothing is announced.
+        DeviceError
+            The stream's descriptor does not tell of these arrays.
         """
         # Other devices use the event loop meanwhile, so it does not wait for a disk.
         published = await asyncio.to_thread(self.publish)
@@ -408,6 +410,12 @@ class FrameDataProvider(StreamableDataProvider):
         stop = min(collections_written, published) // collections_per_event
         if stop <= self.announced:
             return
+        if not self._bundles:
+            raise DeviceError(
+                f"{self.key} was prepared for other frames than those that this stream "
+                f"was described with, and gives {self.form.dtype} of "
+                f"{self.form.shape} now; begin a new stream or a new run for them"
+            )
         indices = StreamRange(start=self.announced, stop=stop)
         # The schema holds by construction, and the tests check it: validating each
         # document would cost as much as the event itself.
