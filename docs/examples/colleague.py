@@ -11,7 +11,7 @@ from bluesky_beamtime.devices import SimCamera
 
 RE = RunEngine()
 beamtime = Beamtime("2026-11-LaB6.db", sample="LaB6")
-beamtime.attach(RE)
+beamtime.attach(RE, report=False)
 with init_devices():
     camera = SimCamera(beamtime.frames, shape=(64, 48))
     x = SimMotor(instant=True)

@@ -60,7 +60,7 @@ def acknowledge(name, doc):
 
 RE = RunEngine(context_managers=[])
 beamtime = Beamtime(sys.argv[1], durability=sys.argv[2])
-beamtime.attach(RE)
+beamtime.attach(RE, report=False)
 RE.subscribe(acknowledge)
 plain = Soft("plain")
 image = Soft("image", img=lambda n: np.full((16, 24), n, "u2"), wave=lambda n: [n, n])

@@ -74,7 +74,7 @@ def acknowledge(name, doc):
 path, kind = sys.argv[1:]
 RE = RunEngine()
 beamtime = Beamtime(path)
-beamtime.attach(RE)
+beamtime.attach(RE, report=False)
 RE.subscribe(acknowledge)
 with init_devices():
     cam1 = Camera(beamtime.frames, source=Counting())

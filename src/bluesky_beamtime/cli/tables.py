@@ -156,9 +156,16 @@ def run_report(run: Run, summary: Mapping[str, Any]) -> Iterator[RenderableType]
     accounts: Mapping[str, Any] = summary["frames"]
     if accounts:
         counters = list(next(iter(accounts.values())))
-        frames = _table("frames of", *counters, right=counters)
+        columns = [*counters, "dead time"]
+        frames = _table("frames of", *columns, right=columns)
+        timing = run.frame_timing
         for key, account in accounts.items():
-            frames.add_row(Text(key), *(_text(account[name]) for name in counters))
+            dead = timing[key]["dead_time"] if key in timing else None
+            frames.add_row(
+                Text(key),
+                *(_text(account[name]) for name in counters),
+                "–" if dead is None else f"{100 * dead:.1f} %",
+            )
         yield ""
         yield frames
 

@@ -25,7 +25,7 @@ from bluesky_beamtime.devices import SimCamera
 
 RE = RunEngine(context_managers=[])
 beamtime = Beamtime(sys.argv[1], sample="LaB6")
-beamtime.attach(RE)
+beamtime.attach(RE, report=False)
 with init_devices():
     camera = SimCamera(beamtime.frames, shape=(6, 8))
     x = SimMotor(instant=True)
