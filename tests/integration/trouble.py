@@ -398,10 +398,10 @@ class Beamline:
 
     def verify(self) -> None:
         """Check every store that was written."""
-        for name, doc in self.docs:
-            if name == "stream_resource":
-                report = verify_store(Path(from_uri(doc["uri"])).parent)
-                assert report.ok, report.problems
+        uris = {doc["uri"] for name, doc in self.docs if name == "stream_resource"}
+        for folder in sorted({Path(from_uri(uri)).parent for uri in uris}):
+            report = verify_store(folder)
+            assert report.ok, report.problems
 
     def close(self) -> None:
         """Close the beamtime; nothing of it may be left open."""
