@@ -15,6 +15,7 @@ LIGHT_MODULES = {
     "bluesky_beamtime": (*HEAVY, *FRAMEWORK, "sqlalchemy", "rich"),
     "bluesky_beamtime.cli": (*HEAVY, *FRAMEWORK, "sqlalchemy", "numpy"),
     "bluesky_beamtime.storage": (*HEAVY, *FRAMEWORK),
+    "bluesky_beamtime.sinks": (*HEAVY, *FRAMEWORK, "pyarrow", "asyncpg", "sqlalchemy"),
     "bluesky_beamtime.database": (*HEAVY, *FRAMEWORK),
     "bluesky_beamtime.recording": (*HEAVY, *FRAMEWORK),
     "bluesky_beamtime.beamtime": (*HEAVY, *FRAMEWORK),

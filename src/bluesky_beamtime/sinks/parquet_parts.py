@@ -1,0 +1,275 @@
+"""The finished parts of a Parquet file that is still written, and how they become one.
+
+Each part says in its metadata which session wrote it, and which number it has there;
+the file that they become says which parts it holds. So a process that is killed after
+it has put them together, and before it has taken them away, leaves nothing twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from bluesky_beamtime.errors import SinkSchemaError
+from bluesky_beamtime.sinks.arrow import EXACT, cast_column, table_of_rows, unified
+from bluesky_beamtime.sinks.rows import HEAD, TAIL
+
+_KEY = b"bluesky_beamtime"
+_READINGS_PER_GROUP = 100_000
+
+
+def _parquet() -> Any:
+    import pyarrow.parquet
+
+    # It ships no types worth the name.
+    return cast("Any", pyarrow.parquet)
+
+
+class Parts:
+    """The parts of one file.
+
+    Parameters
+    ----------
+    path
+        The file that they become.
+    compression, use_dictionary
+        How columns are stored.
+    row_group_size
+        Rows of a row group at most; None for the usual.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        compression: str,
+        use_dictionary: bool,
+        row_group_size: int | None,
+    ) -> None:
+        self._path = path
+        self._options = {"compression": compression, "use_dictionary": use_dictionary}
+        self._row_group_size = row_group_size
+        self._session, self._number, self._next = "", 0, 0
+        self._unsynced: list[Path] = []
+        self.paths: list[Path] = []
+
+    def find(self) -> list[Path]:
+        """Return the parts that lie beside the file, oldest first."""
+        name = re.compile(re.escape(self._path.stem) + r"\.part-(\d+)\.parquet")
+        found: list[tuple[int, Path]] = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in self._path.parent.iterdir():
+                if match := name.fullmatch(entry.name):
+                    found.append((int(match[1]), entry))
+        return [path for _, path in sorted(found)]
+
+    def remove_all(self) -> None:
+        """Take the file and its parts away."""
+        self._path.unlink(missing_ok=True)
+        for path in self.find():
+            path.unlink()
+
+    def open(self, session: str) -> None:
+        """Begin a session; parts that the file already holds are taken away."""
+        held: dict[str, int] = {}
+        if self._is_there():
+            held = _facts(self._path).get("parts", {})
+        self.paths = []
+        for path in self.find():
+            facts = _facts(path)
+            if facts.get("number", 0) < held.get(facts.get("session", ""), 0):
+                path.unlink()
+            else:
+                self.paths.append(path)
+        self._session, self._number = session, 0
+        self._next = _number_of(self.paths[-1]) + 1 if self.paths else 1
+        self._unsynced = list(self.paths)
+
+    def _is_there(self) -> bool:
+        return self._path.exists() and self._path.stat().st_size > 0
+
+    def _sources(self) -> list[Path]:
+        return [*([self._path] if self._is_there() else []), *self.paths]
+
+    def look(self) -> tuple[str | None, list[str] | None]:
+        """Return whether it all is readings or blocks, and the names of the columns."""
+        names: dict[str, None] = {}
+        shape: str | None = None
+        for path in self._sources():
+            names.update(dict.fromkeys(_parquet().read_schema(path).names))
+            shape = shape or _facts(path).get("shape", "readings")
+        return shape, list(names) or None
+
+    def write(self, table: Any, shape: str) -> None:
+        """Write a table as the next part; it is there whole, or not at all."""
+        facts = {"session": self._session, "number": self._number, "shape": shape}
+        path = self._path.with_name(f"{self._path.stem}.part-{self._next:05d}.parquet")
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        size = self._row_group_size or table.num_rows
+        try:
+            _parquet().write_table(
+                table.replace_schema_metadata({_KEY: json.dumps(facts)}),
+                unfinished,
+                row_group_size=size,
+                **self._options,
+            )
+            unfinished.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+        self._number += 1
+        self._next += 1
+        self.paths.append(path)
+        self._unsynced.append(path)
+
+    def sync(self) -> None:
+        """Bring the parts to the device."""
+        while self._unsynced:
+            _sync(self._unsynced[-1])
+            self._unsynced.pop()
+        _sync(self._path.parent)
+
+    # ----------------------------------------------------------- putting together
+
+    def combine(self, shape: str | None) -> None:
+        """Make one file of the file and its parts."""
+        sources = self._sources()
+        if sources == [self._path]:
+            return
+        if len(sources) == 1:
+            _sync(sources[0])
+            sources[0].replace(self._path)
+        else:
+            self._merge(sources, shape)
+            for path in self.paths:
+                path.unlink(missing_ok=True)
+        self.paths, self._unsynced = [], []
+        _sync(self._path.parent)
+
+    def _merge(self, sources: list[Path], shape: str | None) -> None:
+        unfinished = self._path.with_name(f".{self._path.name}.unfinished")
+        schema = self._schema(sources, shape)
+        try:
+            writer = _parquet().ParquetWriter(unfinished, schema, **self._options)
+            with writer:
+                for group in self._groups(sources, schema, shape):
+                    size = self._row_group_size or max(1, group.num_rows)
+                    writer.write_table(group, row_group_size=size)
+            _sync(unfinished)
+            unfinished.replace(self._path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+
+    def _schema(self, sources: list[Path], shape: str | None) -> Any:
+        """Return a schema that holds the rows of all of them, with what it holds."""
+        import pyarrow
+
+        pa = cast("Any", pyarrow)
+        held: dict[str, int] = {}
+        kinds: dict[str, list[Any]] = {}
+        for path in sources:
+            schema = _parquet().read_schema(path)
+            for field in schema:
+                kinds.setdefault(field.name, []).append(field.type)
+            facts = _facts(path)
+            held.update(facts.get("parts", {}))
+            if "session" in facts:
+                count = facts["number"] + 1
+                held[facts["session"]] = max(count, held.get(facts["session"], 0))
+        fields: list[Any] = []
+        for name, found in kinds.items():
+            several = len(set(found)) > 1
+            exact = not several or _exact_as_floats(sources, name)
+            fields.append(pa.field(name, unified(found, exact)))
+        facts = {"shape": shape, "parts": held}
+        if not sources:
+            fields = list(table_of_rows((*HEAD, *TAIL), [(None,) * 10]).schema)
+        return pa.schema(fields, {_KEY: json.dumps(facts)})
+
+    def _groups(
+        self, sources: list[Path], schema: Any, shape: str | None
+    ) -> Iterator[Any]:
+        """Yield tables, each of which becomes a row group."""
+        import pyarrow
+
+        pa = cast("Any", pyarrow)
+        size = self._row_group_size or _READINGS_PER_GROUP
+        waiting: list[Any] = []
+        rows = 0
+        for path in sources:
+            with _parquet().ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    group = _fitted(file.read_row_group(number), schema)
+                    if shape == "blocks":
+                        yield group
+                        continue
+                    waiting.append(group)
+                    rows += group.num_rows
+                    if rows >= size:
+                        yield pa.concat_tables(waiting)
+                        waiting, rows = [], 0
+        if waiting:
+            yield pa.concat_tables(waiting)
+
+
+def _fitted(table: Any, schema: Any) -> Any:
+    import pyarrow
+
+    pa = cast("Any", pyarrow)
+    there = set(table.column_names)
+    columns = [
+        cast_column(table.column(field.name), field.type)
+        if field.name in there
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _exact_as_floats(sources: list[Path], name: str) -> bool:
+    """Return whether all whole numbers of a column are exact as floats."""
+    import pyarrow
+    import pyarrow.compute
+
+    pa, compute = cast("Any", pyarrow), cast("Any", pyarrow.compute)
+    for path in sources:
+        schema = _parquet().read_schema(path)
+        if name not in schema.names or not pa.types.is_integer(schema.field(name).type):
+            continue
+        column = _parquet().read_table(path, columns=[name]).column(name)
+        limits = compute.min_max(column).as_py()
+        for limit in limits.values():
+            if limit is not None and abs(limit) > EXACT:
+                return False
+    return True
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what a file of ours says of itself; nothing for one of others."""
+    try:
+        metadata: dict[bytes, bytes] = _parquet().read_schema(path).metadata or {}
+    except ValueError as error:
+        raise SinkSchemaError(
+            f"{path} is no finished Parquet file ({error}); move it away, or begin "
+            "anew with overwrite=True"
+        ) from error
+    return json.loads(metadata.get(_KEY, b"{}"))
+
+
+def _number_of(path: Path) -> int:
+    return int(path.name.removesuffix(".parquet").rpartition("-")[2])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

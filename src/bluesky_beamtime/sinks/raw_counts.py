@@ -1,0 +1,252 @@
+"""The converter's own numbers, chunk after chunk in a ``.dt-raw`` file.
+
+Layout, version 2; all integers little-endian::
+
+    uint32  length of the header
+    JSON    header
+    then for each chunk
+        uint32  length of the chunk's header
+        JSON    chunk's header
+        bytes   (channels, valid_samples) numbers, one channel after the other
+
+A file whose last chunk is cut off is read up to the chunk before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.errors import SinkSchemaError, SinkWriteError
+from bluesky_beamtime.sinks.append_file import (
+    AppendFile,
+    check_choice,
+    refuse_existing,
+)
+from bluesky_beamtime.sinks.base import ThreadedSink
+from bluesky_beamtime.sinks.raw_reader import RawFile, RawFileHeader
+from bluesky_beamtime.sinks.records import DaqBlock
+
+RAW_FORMAT_VERSION = 2
+"""Version of the layout."""
+
+
+class RawCountsSink(ThreadedSink):
+    """Writes the raw codes of blocks to a ``.dt-raw`` file.
+
+    Each chunk is one write to the file: when :meth:`write_raw` or
+    :meth:`write_raw_nowait` returns, it survives ``kill -9``; after :meth:`flush` or
+    :meth:`close` it survives a power cut. A chunk that was cut off half-way is left out
+    by the reader, and taken away when the file is opened again with ``append=True``.
+
+    :meth:`write_raw_nowait` writes in the thread that calls it, such as the one that
+    drains a driver's buffers: nothing that happens in an event loop delays it.
+    :meth:`write_raw` is for event loops, and does not hold them up.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made. One that has something in it is refused, unless
+        ``append`` or ``overwrite`` is set.
+    file_metadata
+        Stands under ``metadata`` in the header; JSON must be able to hold it.
+    append
+        Go on after what is in the file.
+    overwrite
+        Begin anew where a file is.
+    """
+
+    kind = "raw"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        file_metadata: Mapping[str, Any] | None = None,
+        append: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice(append, overwrite)
+        self._path = Path(path)
+        self._metadata = dict(file_metadata or {})
+        json.dumps(self._metadata, allow_nan=False)
+        self._append, self._overwrite = append, overwrite
+        self._file: AppendFile | None = None
+        self._header: RawFileHeader | None = None
+        self._chunks = 0
+        # Threads that write and the sink's own take turns at the file.
+        self._writing = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def target(self) -> str:
+        """The file, as text."""
+        return str(self._path)
+
+    async def write_raw(self, block: DaqBlock) -> None:
+        """Write the raw codes of one block: all of them, or nothing and an error.
+
+        Raises
+        ------
+        SinkStateError
+            It is not open.
+        SinkSchemaError
+            Dtype or channels are not those of the file.
+        SinkWriteError
+            The block has no raw codes, or the disk refused.
+        """
+        await self._work("write_raw", self._write_block, block, records=[block])
+
+    def write_raw_nowait(self, block: DaqBlock) -> None:
+        """Write the raw codes of one block, in the thread that calls.
+
+        Waits for nothing but the file and other writers of it. Raises what
+        :meth:`write_raw` raises.
+        """
+        self.check_open("write_raw_nowait", [block])
+        self._explain("write_raw_nowait", lambda: self._write_block(block), [block])
+
+    # ------------------------------------------------------------------------ work
+
+    def _open(self, again: bool) -> None:
+        keep = again or self._append
+        refuse_existing(
+            self._path, "RawCountsSink", append=keep, overwrite=self._overwrite
+        )
+        self._header, self._chunks = None, 0
+        self._file = AppendFile(self._path, keep=keep, whole=self._whole)
+
+    def _whole(self, file: BinaryIO) -> int:
+        if not file.seek(0, os.SEEK_END):
+            return 0
+        file.seek(0)
+        raw = RawFile(file, self._path)
+        if raw.header is None:
+            return 0
+        self._header = raw.header
+        self._chunks = sum(1 for _ in raw)
+        return raw.good
+
+    def _close(self) -> None:
+        with self._writing:
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
+
+    def _flush(self) -> None:
+        with self._writing:
+            assert self._file is not None
+            self._file.sync()
+
+    def _counts(self) -> dict[str, Any]:
+        return {"chunks_written": self._chunks}
+
+    def _write_block(self, block: DaqBlock) -> None:
+        codes = block.raw_codes
+        if codes is None:
+            raise SinkWriteError(
+                "block has no raw_codes: the device was not asked to keep them. "
+                "CsvSink, ParquetSink and others take its data"
+            )
+        with self._writing:
+            # Another thread may have closed it meanwhile.
+            self.check_open("write_raw", [block])
+            assert self._file is not None
+            data = b""
+            header = self._header
+            if header is None:
+                content = file_header(block, codes, self._metadata)
+                data = _framed(content)
+                header = RawFileHeader.of(content)
+            _check_fits(header, block, codes, self._path)
+            self._file.append(data + _chunk(self._chunks, block, codes))
+            self._header = header
+            self._chunks += 1
+
+
+def _framed(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content).encode()
+    return struct.pack("<I", len(text)) + text
+
+
+def _iso(value: Any) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def file_header(
+    block: DaqBlock, codes: NDArray[Any], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the header of a file that begins with a block."""
+    started = block.task_started_at or block.read_started_at or block.t_utc
+    return {
+        "format_version": RAW_FORMAT_VERSION,
+        "task": block.task,
+        "device": block.device,
+        "channels": [
+            {"name": channel, "unit": block.units.get(channel)}
+            for channel in block.channels
+        ],
+        "sample_rate_hz": block.sample_rate_hz,
+        "block_period_ns": block.block_period_ns,
+        "dtype": codes.dtype.newbyteorder("=").name,
+        "n_channels": len(block.channels),
+        "samples_per_buffer": int(codes.shape[1]),
+        "task_started_at": _iso(started),
+        "metadata": dict(metadata),
+        "byte_order": "little",
+    }
+
+
+def _check_fits(
+    header: RawFileHeader, block: DaqBlock, codes: NDArray[Any], path: Path
+) -> None:
+    dtype = codes.dtype.newbyteorder("=").name
+    names = tuple(header.channel_names)
+    if dtype != header.dtype or block.channels != names:
+        raise SinkSchemaError(
+            f"{path} holds {header.dtype} of the channels {', '.join(names)}; a block "
+            f"of {dtype} of {', '.join(block.channels)} needs a file of its own"
+        )
+
+
+def _chunk(seq: int, block: DaqBlock, codes: NDArray[Any]) -> bytes:
+    valid = block.samples_per_channel
+    little = codes[:, :valid].astype(codes.dtype.newbyteorder("<"), copy=False)
+    payload = np.ascontiguousarray(little).tobytes()
+    flags: list[str] = []
+    if block.error is not None:
+        flags.append("overrun_marker" if _is_overrun(block.error) else "error")
+    if valid < codes.shape[1]:
+        flags.append("partial")
+    header: dict[str, Any] = {
+        "seq": seq,
+        "event_kind": "buffer_done_with_flags" if flags else "buffer_done",
+        "first_sample_index": block.first_sample_index,
+        "valid_samples": valid,
+        "buffer_capacity": int(codes.shape[1]),
+        "t_mono_ns": block.t_mono_ns,
+        "t_utc": block.t_utc.isoformat(),
+        "flags": flags,
+        "crc32": zlib.crc32(payload),
+    }
+    if block.error is not None:
+        header["error"] = f"{type(block.error).__name__}: {block.error}"
+    return _framed(header) + payload
+
+
+def _is_overrun(error: BaseException) -> bool:
+    return "overrun" in f"{type(error).__name__} {error}".casefold()

@@ -1,0 +1,223 @@
+"""What CSV and JSON lines share: a growing text file of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bluesky_beamtime.errors import ErrorContext, SinkError, SinkSchemaError
+from bluesky_beamtime.sinks.append_file import (
+    AppendFile,
+    check_choice,
+    refuse_existing,
+)
+from bluesky_beamtime.sinks.base import ThreadedSink
+from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
+from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
+from bluesky_beamtime.sinks.rows import (
+    BLOCK_COLUMNS,
+    Batch,
+    block_values,
+    reading_batches,
+)
+
+
+class TextTableSink(ThreadedSink):
+    """Rows in a text file, one batch after the other.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    accept_blocks
+        Take blocks too, as one row per channel and sample.
+    schema
+        What a row with a new column does: ``"evolve"``, ``"drop"`` or ``"raise"``.
+    append
+        Go on after what is in the file.
+    overwrite
+        Begin anew where a file is.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        accept_blocks: bool = False,
+        schema: SchemaPolicy = "evolve",
+        append: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice(append, overwrite)
+        self._path = Path(path)
+        self._accept_blocks = accept_blocks
+        self._append, self._overwrite = append, overwrite
+        self._columns = Columns(schema, self.target)
+        self._shape: str | None = None
+        self._file: AppendFile | None = None
+        self._rows_written = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def target(self) -> str:
+        """The file, as text."""
+        return str(self._path)
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns so far; None before the first row."""
+        return None if self._columns.names is None else tuple(self._columns.names)
+
+    async def write_many(self, items: Sequence[DaqReading]) -> None:
+        """Write readings, one row each: all of them, or none and an error.
+
+        When it returns, they survive the end of the process, ``kill -9`` included.
+
+        Raises
+        ------
+        SinkStateError
+            It is not open.
+        SinkSchemaError
+            They do not fit the file.
+        SinkWriteError
+            The disk refused.
+        """
+        items = list(items)
+        await self._work("write_many", self._write_readings, items, records=items)
+
+    async def write(self, block: DaqBlock) -> None:
+        """Write a block as one row per channel and sample, if ``accept_blocks=True``.
+
+        When it returns, they survive the end of the process, ``kill -9`` included.
+
+        Raises
+        ------
+        SinkError
+            ``accept_blocks`` is not set; nothing was written.
+        SinkStateError
+            It is not open.
+        SinkSchemaError
+            The file has readings.
+        SinkWriteError
+            The disk refused.
+        """
+        if not self._accept_blocks:
+            name = type(self).__name__
+            raise SinkError(
+                f"{name} refuses blocks by default; pass accept_blocks=True to write "
+                "one row per channel and sample, or use ParquetSink, which holds them "
+                "in far less space",
+                context=ErrorContext(f"{name}.write", self.target),
+                records=[block],
+            )
+        await self._work("write", self._write_block, block, records=[block])
+
+    def _write_readings(self, readings: list[DaqReading]) -> None:
+        if readings:
+            self._write_batches("readings", reading_batches(readings, text=True))
+
+    def _write_block(self, block: DaqBlock) -> None:
+        rows = list(block_values(block))
+        if rows:
+            self._write_batches("blocks", [Batch(BLOCK_COLUMNS, rows)])
+
+    # ---------------------------------------------------------- what a format adds
+
+    def _shape_of(self, columns: Sequence[str]) -> str:
+        return "blocks" if tuple(columns) == BLOCK_COLUMNS else "readings"
+
+    def _read_columns(self, file: BinaryIO) -> list[str] | None:
+        """Return the columns of a file that has rows."""
+        raise NotImplementedError("a format says what columns a file has")
+
+    def _whole(self, file: BinaryIO) -> int:
+        """Return how many bytes of a file are whole rows."""
+        raise NotImplementedError("a format knows its rows")
+
+    def _format(self, rows: list[tuple[Any, ...]]) -> bytes:
+        """Return rows in the order of the columns as the bytes of the file."""
+        raise NotImplementedError("a format writes its rows")
+
+    def _begin(self, names: list[str]) -> bytes:
+        """Return what stands before the first row."""
+        return b""
+
+    def _widen(self, new: list[str], file: AppendFile) -> AppendFile:
+        """Make place for columns in a file that has rows."""
+        return file
+
+    # ------------------------------------------------------------------------ work
+
+    def _open(self, again: bool) -> None:
+        keep = again or self._append
+        refuse_existing(
+            self._path,
+            type(self).__name__,
+            append=keep,
+            overwrite=self._overwrite,
+        )
+        # Before anything is cut off: a file of another kind is left as it is.
+        names: list[str] | None = None
+        if keep and self._path.exists():
+            with self._path.open("rb") as file:
+                names = self._read_columns(file)
+        self._file = AppendFile(self._path, keep=keep, whole=self._whole)
+        self._columns.names = None
+        self._shape = None
+        if self._file.size and names is not None:
+            self._columns.add(names)
+            self._shape = self._shape_of(names)
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _flush(self) -> None:
+        assert self._file is not None
+        self._file.sync()
+
+    def _counts(self) -> dict[str, Any]:
+        return {"rows_written": self._rows_written}
+
+    def _write_batches(self, shape: str, batches: list[Batch]) -> None:
+        if self._shape not in (None, shape):
+            raise SinkSchemaError(
+                f"{self._path} has {self._shape}; {shape} go into a file of their own, "
+                "since their columns differ"
+            )
+        before = self._columns.names
+        new: list[str] = []
+        try:
+            for batch in batches:
+                names = self._columns.missing(batch.columns)
+                if names or self._columns.names is None:
+                    self._columns.add(names)
+                    new += names
+            data = b"".join(
+                self._format(self._columns.fit(batch.columns, batch.rows))
+                for batch in batches
+            )
+            self._put(before, new, data)
+        except BaseException:
+            self._columns.names = before
+            self._columns.add(())
+            if before is None:
+                self._columns.names = None
+            raise
+        self._shape = shape
+        self._rows_written += sum(len(batch.rows) for batch in batches)
+
+    def _put(self, before: list[str] | None, new: list[str], data: bytes) -> None:
+        assert self._file is not None
+        if before is None:
+            data = self._begin(new) + data
+        elif new:
+            self._file = self._widen(new, self._file)
+        self._file.append(data)
