@@ -64,8 +64,9 @@ def _timing(run: Run) -> list[str]:
     times = list(run.frame_timing.values())
     live = sum(time["live_time"] or 0.0 for time in times)
     span = sum(time["span"] or 0.0 for time in times)
-    if live > 0 and span > 0:
-        parts.append(f"dead time {100 * max(0.0, 1 - live / span):.1f} %")
+    dead = f"{100 * (1 - live / span):.1f}" if live > 0 and span > live else "0.0"
+    if dead != "0.0":
+        parts.append(f"dead time {dead} %")
     began, stop = run.start.get("time"), run.stop
     ended = None if stop is None else stop.get("time")
     if isinstance(began, (int, float)) and isinstance(ended, (int, float)):
