@@ -12,11 +12,12 @@ session set up as that file says::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
+from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
 from bluesky_beamtime.plans import fly_frames, grid_frames, snap
@@ -94,3 +95,25 @@ def watch_sample(
             cameras, max(1, round(seconds / exposure)), exposure=exposure
         )
     )
+
+
+def before_and_after(
+    detectors: Sequence[Any], num: int = 2, md: Mapping[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Measure, wait until somebody has changed the sample, and measure again.
+
+    ``RE.resume()`` goes on when that is done, ``RE.abort()`` does not.
+    """
+    metadata = {"plan_name": "before_and_after", "num_points": 2 * num, **(md or {})}
+
+    @bpp.stage_decorator(detectors)
+    @bpp.run_decorator(md={"detectors": [d.name for d in detectors], **metadata})
+    def both() -> MsgGenerator[None]:
+        yield from bps.repeat(lambda: bps.one_shot(detectors), num)
+        # A resumed plan goes back to the last checkpoint, and not over it.
+        yield from bps.checkpoint()
+        yield from bps.pause()
+        yield from bps.checkpoint()
+        yield from bps.repeat(lambda: bps.one_shot(detectors), num)
+
+    return (yield from both())

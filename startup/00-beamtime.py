@@ -2,13 +2,15 @@
 
 # IPython gives get_ipython
 
+import logging
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
-from bluesky.utils import ProgressBarManager
+from bluesky.utils import ProgressBarManager, RunEngineInterrupted
 from IPython import get_ipython
 
 from bluesky_beamtime import Beamtime
@@ -28,6 +30,26 @@ beamtime.attach(RE)  # records every run; scan numbers go on after a restart
 beamtime.watch_subscribers(RE)  # so that %doctor can name those that are slow
 RE.waiting_hook = ProgressBarManager()
 
+
+def leave_it_to_ipython(record):
+    """Why a run ended is raised, and shown once, not logged as well."""
+    if record.getMessage() == "Run aborted":
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("bluesky").addFilter(leave_it_to_ipython)
+
+
+def say_what_next(shell, kind, error, trace, tb_offset=None):
+    """Say after a pause what can be typed, and not where in bluesky it came from."""
+    print(str(error).strip())
+
+
+ipython.set_custom_exc((RunEngineInterrupted,), say_what_next)
+
+# A line for each event, without the frames: nobody needs to be told that.
+warnings.filterwarnings("ignore", message="The key .* LiveTable does not know how")
 bec = BestEffortCallback()
 RE.subscribe(bec)
 if settings["plots"]:

@@ -6,4 +6,10 @@ from bluesky.plan_stubs import mv, mvr, rd
 from bluesky.plans import count, list_scan, rel_scan, scan
 
 from bluesky_beamtime.plans import en_scan, fly_frames, grid_frames, snap
-from plans.beamline import centre_sample, exposure_series, map_sample, watch_sample
+from plans.beamline import (
+    before_and_after,
+    centre_sample,
+    exposure_series,
+    map_sample,
+    watch_sample,
+)

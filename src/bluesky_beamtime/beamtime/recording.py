@@ -131,7 +131,7 @@ class Recording(Parts):
 
         Returns
         -------
-        SubscriberWatch
+        bluesky_beamtime.recording.SubscriberWatch
             Its ``close`` ends it.
 
         Raises
