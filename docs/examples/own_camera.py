@@ -60,7 +60,7 @@ from bluesky_beamtime.plans import fly_frames
 
 RE = RunEngine()
 with Beamtime("webcam.db") as beamtime:
-    beamtime.attach(RE)
+    beamtime.attach(RE, report=False)
     with init_devices():
         webcam = Camera(beamtime.frames, source=WebcamSource(Webcam()), exposure=0.01)
 

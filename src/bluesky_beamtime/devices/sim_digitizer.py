@@ -197,7 +197,7 @@ class SimDigitizer(Digitizer):
     frames
         Store for the blocks.
     channels
-        What is connected, by default :data:`CHANNELS`.
+        What is connected, by default these four.
     sample_rate
         In Hz.
     samples
