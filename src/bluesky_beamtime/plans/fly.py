@@ -131,7 +131,7 @@ def open_and_close(
 
 
 def announce_safe_frames(
-    detectors: Sequence[Any], error: BaseException
+    detectors: Sequence[Any], error: BaseException, stream: str = STREAM
 ) -> MsgGenerator[None]:
     """Announce what the detectors have stored when a run ends early."""
     if isinstance(error, FailedPause):
@@ -139,7 +139,7 @@ def announce_safe_frames(
         with suppress(RunEngineControlException):
             yield from bps.sleep(0)
     try:
-        yield from bps.collect(*detectors, name=STREAM)
+        yield from bps.collect(*detectors, name=stream)
     except RunEngineControlException:
         raise
     except Exception as second:

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bluesky.utils import MsgGenerator
-from ophyd_async.core import StandardDetector, TriggerInfo
 
-from bluesky_beamtime.plans.checks import check_detectors, check_exposure, check_number
-from bluesky_beamtime.plans.untyped import bp, bps
+from bluesky_beamtime.plans.checks import (
+    check_detectors,
+    check_exposure,
+    check_grid,
+    check_motor,
+    check_number,
+    check_positions,
+    check_range,
+)
+from bluesky_beamtime.plans.shots import (
+    PerShot,
+    PerStep,
+    describe_axis,
+    describe_run,
+    preparation,
+    shoot,
+    step,
+)
+from bluesky_beamtime.plans.untyped import bp
 
 
 def snap(
     detectors: Sequence[Any],
     *,
     exposure: float | None = None,
+    per_shot: PerShot | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Take one event of each detector.
+
+    ::
+
+        RE(snap([cam1, cam2], exposure=0.5))
+        beamtime[-1].primary.read()["cam1"]
 
     Parameters
     ----------
@@ -27,6 +49,8 @@ def snap(
     exposure
         In seconds, for detectors of ophyd-async's ``StandardDetector`` such as cameras;
         None keeps what is set.
+    per_shot
+        A plan for the event, as for :func:`bluesky.plans.count`.
     md
         Metadata.
 
@@ -41,14 +65,8 @@ def snap(
         An argument is no good; no run was opened.
     """
     detectors = check_detectors(detectors)
-    prepare_once = _preparation(detectors, check_exposure(exposure))
-
-    def shot(detectors: Sequence[Any]) -> MsgGenerator[Any]:
-        yield from prepare_once()
-        yield from bps.one_shot(detectors)
-        yield from _point_done()
-
-    metadata = _metadata("snap", md, exposure)
+    shot = shoot(preparation(detectors, check_exposure(exposure)), per_shot)
+    metadata = describe_run("snap", md, exposure)
     plan: MsgGenerator[str] = bp.count(detectors, 1, per_shot=shot, md=metadata)
     return (yield from plan)
 
@@ -58,9 +76,15 @@ def grid_frames(
     *args: Any,
     snake_axes: Iterable[Any] | bool | None = None,
     exposure: float | None = None,
+    per_step: PerStep | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Take an event at each point of a grid.
+
+    ::
+
+        RE(grid_frames([cam], y, -1, 1, 5, x, -2, 2, 9, snake_axes=[x]))
+        beamtime[-1].primary.to_grid()["cam"].sel(y=0, x=1, method="nearest")
 
     Parameters
     ----------
@@ -74,6 +98,8 @@ def grid_frames(
     exposure
         In seconds, for detectors of ophyd-async's ``StandardDetector`` such as cameras;
         None keeps what is set.
+    per_step
+        A plan for one point, as for :func:`bluesky.plans.scan_nd`.
     md
         Metadata.
 
@@ -88,24 +114,84 @@ def grid_frames(
         An argument is no good; no run was opened.
     """
     detectors = check_detectors(detectors)
-    if not args or len(args) % 4:
-        raise ValueError(
-            "a grid needs 'motor, start, stop, number of points' for each axis, got "
-            f"{len(args)} arguments"
-        )
-    for motor, number in zip(args[::4], args[3::4], strict=True):
-        check_number(number, f"the number of points of {motor.name}")
-    prepare_once = _preparation(detectors, check_exposure(exposure))
-
-    def step(detectors: Sequence[Any], step: Any, pos_cache: Any) -> MsgGenerator[Any]:
-        yield from prepare_once()
-        yield from bps.one_nd_step(detectors, step, pos_cache)
-        yield from _point_done()
-
-    metadata = _metadata("grid_frames", md, exposure)
+    check_grid(args)
+    one_step = step(preparation(detectors, check_exposure(exposure)), per_step)
+    metadata = describe_run("grid_frames", md, exposure)
     plan: MsgGenerator[str] = bp.grid_scan(
-        detectors, *args, snake_axes=snake_axes, per_step=step, md=metadata
+        detectors, *args, snake_axes=snake_axes, per_step=one_step, md=metadata
     )
+    return (yield from plan)
+
+
+def list_frames(
+    detectors: Sequence[Any],
+    *args: Any,
+    grid: bool = False,
+    snake_axes: Iterable[Any] | bool = False,
+    exposure: float | None = None,
+    per_step: PerStep | None = None,
+    md: Mapping[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Take an event at each of given positions, or at each point of their mesh.
+
+    ::
+
+        RE(list_frames([cam], x, [0, 1, 4], y, [2, 2, 3]))           # three events
+        RE(list_frames([cam], x, [0, 1, 4], y, [2, 3], grid=True))   # six
+        beamtime[-1].primary.to_grid()["cam"].sel(x=4, y=3)
+
+    Parameters
+    ----------
+    detectors
+        What to read.
+    *args
+        ``motor1, positions1, motor2, positions2, …``.
+    grid
+        Whether each position of a motor is combined with each of the others, the first
+        motor being the slowest; otherwise they move together, and have equally many.
+    snake_axes
+        For a grid: motors that go back and forth, or True for all but the slowest.
+    exposure
+        In seconds, for detectors of ophyd-async's ``StandardDetector`` such as cameras;
+        None keeps what is set.
+    per_step
+        A plan for one point, as for :func:`bluesky.plans.scan_nd`.
+    md
+        Metadata.
+
+    Returns
+    -------
+    str
+        Uid of the run.
+
+    Raises
+    ------
+    ValueError
+        An argument is no good; no run was opened.
+    """
+    detectors = check_detectors(detectors)
+    pairs = check_positions(args, together=not grid)
+    args = tuple(part for pair in pairs for part in pair)
+    one_step = step(preparation(detectors, check_exposure(exposure)), per_step)
+    plan: MsgGenerator[str]
+    if grid:
+        metadata = describe_run("list_frames", md, exposure)
+        plan = bp.list_grid_scan(
+            detectors, *args, snake_axes=snake_axes, per_step=one_step, md=metadata
+        )
+    else:
+        if snake_axes:
+            raise ValueError("snake_axes is for a grid: give grid=True too")
+        extents = ([pairs[0][1][0], pairs[0][1][-1]],)
+        metadata = describe_run(
+            "list_frames",
+            md,
+            exposure,
+            shape=(len(pairs[0][1]),),
+            extents=extents,
+            snaking=(False,),
+        )
+        plan = bp.list_scan(detectors, *args, per_step=one_step, md=metadata)
     return (yield from plan)
 
 
@@ -117,9 +203,15 @@ def en_scan(
     num: int,
     *,
     exposure: float | None = None,
+    per_step: PerStep | None = None,
     md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Take an event at each of evenly spaced photon energies.
+
+    ::
+
+        RE(en_scan([cam, diode], mono.energy, 8.90, 9.10, 201))
+        beamtime[-1].primary.to_grid()["diode"].plot()
 
     Parameters
     ----------
@@ -134,6 +226,8 @@ def en_scan(
     exposure
         In seconds, for detectors of ophyd-async's ``StandardDetector`` such as cameras;
         None keeps what is set.
+    per_step
+        A plan for one point, as for :func:`bluesky.plans.scan_nd`.
     md
         Metadata.
 
@@ -148,56 +242,13 @@ def en_scan(
         An argument is no good; no run was opened.
     """
     detectors = check_detectors(detectors)
-    check_number(num, "the number of energies")
-    prepare_once = _preparation(detectors, check_exposure(exposure))
-
-    def step(detectors: Sequence[Any], step: Any, pos_cache: Any) -> MsgGenerator[Any]:
-        yield from prepare_once()
-        yield from bps.one_nd_step(detectors, step, pos_cache)
-        yield from _point_done()
-
-    metadata = _metadata("en_scan", md, exposure)
+    check_motor(energy, "energy")
+    check_range(start, stop, "energies")
+    num = check_number(num, "the number of energies")
+    one_step = step(preparation(detectors, check_exposure(exposure)), per_step)
+    axis = describe_axis(start, stop, num)
+    metadata = describe_run("en_scan", md, exposure, **axis)
     plan: MsgGenerator[str] = bp.scan(
-        detectors, energy, start, stop, num, per_step=step, md=metadata
+        detectors, energy, start, stop, num, per_step=one_step, md=metadata
     )
     return (yield from plan)
-
-
-def _metadata(
-    plan_name: str, md: Mapping[str, Any] | None, exposure: float | None
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"plan_name": plan_name}
-    if exposure is not None:
-        metadata["exposure"] = exposure
-    return {**metadata, **(md or {})}
-
-
-def _point_done() -> MsgGenerator[None]:
-    """Let a pause from here on, while unstaging too, not go back into the point.
-
-    After the last point there is no run any more that the point could be taken in.
-    """
-    yield from bps.checkpoint()
-
-
-def _preparation(
-    detectors: Sequence[Any], exposure: float | None
-) -> Callable[[], MsgGenerator[None]]:
-    """Return a plan that sets the exposure the first time it runs.
-
-    Staging forgets what was prepared before it, and the frames' folder is named after
-    the run: so this has to happen inside the run.
-    """
-    waiting = exposure is not None
-
-    def prepare() -> MsgGenerator[None]:
-        nonlocal waiting
-        if waiting and exposure is not None:
-            waiting = False
-            info = TriggerInfo(livetime=exposure)
-            for detector in detectors:
-                if isinstance(detector, StandardDetector):
-                    yield from bps.prepare(detector, info, group="exposure")
-            yield from bps.wait(group="exposure")
-
-    return prepare
