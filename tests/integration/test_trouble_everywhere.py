@@ -168,11 +168,15 @@ REQUESTS: dict[str, tuple[Callable[[Any], None], str, str]] = {
         ("collections", "after"),
     ],
 )
-@pytest.mark.parametrize("request_", REQUESTS)
-def test_while_a_camera_is_at_work(
-    line: Beamline, plan: str, request_: str, moment: str
-) -> None:
-    ask, then, status = REQUESTS[request_]
+def test_while_a_camera_is_at_work(line: Beamline, plan: str, moment: str) -> None:
+    for request in REQUESTS:
+        interrupt_a_camera(line, plan, moment, request)
+    line.next_scan()
+
+
+def interrupt_a_camera(line: Beamline, plan: str, moment: str, request: str) -> None:
+    """Interrupt a scan from a camera's thread, or while one is started or stopped."""
+    ask, then, status = REQUESTS[request]
     events = {"count": 3, "collections": 3, "fly_frames": 20}[plan]
     source = line.sources[1]
     if moment in ("before", "after"):
@@ -200,9 +204,8 @@ def test_while_a_camera_is_at_work(
     line.interrupted(make(), then)
     kind = "fly" if plan == "fly_frames" else "step"
     in_time: int | range = range(events + 1)
-    if kind == "fly" and request_.startswith("pause"):
+    if kind == "fly" and request.startswith("pause"):
         status = "abort"
-    elif request_ in ("pause and resume", "deferred pause"):
+    elif request in ("pause and resume", "deferred pause"):
         in_time = events
     line.aftermath(status, kind=kind, events=in_time)
-    line.next_scan()

@@ -504,11 +504,15 @@ class Coverage:
         key = f"cam{source.seed}"
         image, number, taken = [], [], []
         for suffix, rows in (("", image), ("_id", number), ("_time", taken)):
-            for datum in self.datums[stream, f"{key}{suffix}"]:
-                resource = self.resources[datum["stream_resource"]]
+            datums = self.datums[stream, f"{key}{suffix}"]
+            # One run has one resource for a key.
+            (uid,) = {datum["stream_resource"] for datum in datums}
+            resource = self.resources[uid]
+            everything = np.asarray(_array(resource["uri"])[...])
+            for datum in datums:
                 n = self.line._rows_per_event(datum, resource)
                 start, stop = (datum["indices"][at] * n for at in ("start", "stop"))
-                part = np.asarray(_array(resource["uri"])[start:stop])
+                part = everything[start:stop]
                 rows += list(part.reshape(-1, n, *part.shape[1:]))
         ids = np.concatenate(number).astype(int)
         assert (np.diff(ids) > 0).all(), f"{key}: {ids}"
