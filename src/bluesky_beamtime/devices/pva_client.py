@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any, cast
 
 from bluesky_beamtime.errors import (
@@ -171,6 +173,57 @@ class PvaClient:
         )
         where = "is" if automatic.upper() != "NO" else "is not"
         return f"{', '.join(found)}; the local network {where} searched too"
+
+
+class PvaSubscription:
+    """The updates of one PV, one after another in the thread of the client's queue.
+
+    p4p's own subscription loses the wake-up of an update that comes before it is all
+    set up, and is silent from then on; it happens under load.
+
+    Parameters
+    ----------
+    client
+        The connection.
+    name
+        The PV.
+    update
+        Is called with each value, and with an exception when the connection is lost.
+    request
+        What is asked for, in pvData's words.
+    """
+
+    def __init__(
+        self,
+        client: PvaClient,
+        name: str,
+        update: Callable[[Any], None],
+        request: str | None = None,
+    ) -> None:
+        self._queue = client.queue
+        self._update = update
+        self._closed = False
+        self._ready = threading.Event()
+        # p4p has no types.
+        raw: Any = import_module("p4p.client.raw")
+        self._monitor = raw.Context.monitor(client.context, name, self._wake, request)
+        self._ready.set()
+
+    def close(self) -> None:
+        """End it; an update that is being handled may go on."""
+        self._closed = True
+        self._monitor.close()
+
+    def _wake(self) -> None:
+        self._queue.push(self._drain)
+
+    def _drain(self) -> None:
+        self._ready.wait()
+        while not self._closed:
+            value = self._monitor.pop()
+            if value is None:
+                return
+            self._update(value)
 
 
 class _AsSent:

@@ -191,7 +191,7 @@ class PvaSource:
             look=self.attributes.look if self.attributes.per_frame else None,
         )
         stream = self._stream = PvaStream(order, receiver)
-        stream.subscribe(client.context, client.queue, self._queue_size)
+        stream.subscribe(client, self._queue_size)
         try:
             await asyncio.wait_for(asyncio.shield(stream.connected), patience)
         except TimeoutError as error:
@@ -201,7 +201,7 @@ class PvaSource:
         self._seen = stream.held
         if driven:
             if exactly:
-                stream.watch(client.context, client.queue, records.names.acquire or "")
+                stream.watch(client, records.names.acquire or "")
             await records.start(number, forgotten=forgotten)
 
     async def stop(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from bluesky_beamtime.devices.camera import FrameReceiver, FrameStamp
 from bluesky_beamtime.devices.ntndarray import decode, unique_id
 from bluesky_beamtime.devices.progress import call_soon
+from bluesky_beamtime.devices.pva_client import PvaClient, PvaSubscription
 from bluesky_beamtime.errors import SourceError
 
 _logger = logging.getLogger("bluesky_beamtime.devices")
@@ -101,23 +102,20 @@ class PvaStream:
         self._closed = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._subscriptions: list[Any] = []
+        self._subscriptions: list[PvaSubscription] = []
 
-    def subscribe(self, context: Any, queue: Any, queue_size: int) -> None:
+    def subscribe(self, client: PvaClient, queue_size: int) -> None:
         """Subscribe; :attr:`connected` is done when the PV has answered."""
-        subscription = context.monitor(
-            self._order.pv,
-            self._update,
-            request=f"record[queueSize={queue_size}]field()",
-            notify_disconnect=True,
-            queue=queue,
+        request = f"record[queueSize={queue_size}]field()"
+        self._subscriptions.append(
+            PvaSubscription(client, self._order.pv, self._update, request)
         )
-        self._subscriptions.append(subscription)
 
-    def watch(self, context: Any, queue: Any, acquire_pv: str) -> None:
+    def watch(self, client: PvaClient, acquire_pv: str) -> None:
         """Notice when a camera rests that takes just so many frames."""
-        subscription = context.monitor(acquire_pv, self._acquire_changed, queue=queue)
-        self._subscriptions.append(subscription)
+        self._subscriptions.append(
+            PvaSubscription(client, acquire_pv, self._acquire_changed)
+        )
 
     def close(self) -> None:
         """Deliver no more; waits for a frame that is being delivered."""
@@ -220,7 +218,7 @@ class PvaStream:
                 f"PV {self._order.pv!r} refused to send frames after {self._so_far()}: "
                 f"{kind} {error}; look at its IOC"
             ) from error
-        # Every subscription begins as disconnected.
+        # A subscription begins as disconnected.
         if self._before is None or self._gone is not None:
             return
         if self._order.number and self._taken == self._order.number:
