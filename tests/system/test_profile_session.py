@@ -64,6 +64,8 @@ def replay(transcript: str, folder: Path) -> Iterator[tuple[str, list[str], list
         assert "Traceback" not in typed.close()
 
 
+# A minute of typing, on a machine that does much else.
+@pytest.mark.timeout(600)
 def test_the_tutorial_is_what_somebody_sees(tmp_path: Path) -> None:
     for line, shown, seen in replay(TRANSCRIPT.read_text(), tmp_path / "beamline"):
         assert normal(seen) == normal(shown), line
