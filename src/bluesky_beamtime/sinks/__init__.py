@@ -9,6 +9,8 @@ from .memory import InMemorySink as InMemorySink
 from .parquet import ParquetSink as ParquetSink
 from .pipes import pipe as pipe
 from .pipes import pipe_blocks as pipe_blocks
+from .postgres import PostgresSink as PostgresSink
+from .postgres_config import PostgresConfig as PostgresConfig
 from .raw_counts import RAW_FORMAT_VERSION as RAW_FORMAT_VERSION
 from .raw_counts import RawCountsSink as RawCountsSink
 from .raw_reader import RawFileHeader as RawFileHeader

@@ -1,0 +1,117 @@
+"""Which type a column of a PostgreSQL table has, and how values become it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from bluesky_beamtime.sinks.rows import FLOATS, INTEGERS, TIMES, is_text
+
+BIGINT = "bigint"
+BOOLEAN = "boolean"
+DOUBLE = "double precision"
+NUMERIC = "numeric"
+TEXT = "text"
+TIME = "timestamp with time zone"
+_EXACT = 2**53
+_WHOLE = ("bigint", "integer", "smallint")
+_FLOATS = ("double precision", "real")
+_TEXTS = ("text", "character varying", "character")
+_BITS = {"bigint": 63, "integer": 31, "smallint": 15}
+
+
+def column_type(name: str, values: Iterable[Any]) -> str:
+    """Return the type of a new column: by its name, else by its values."""
+    if name in TIMES:
+        return TIME
+    if name in INTEGERS:
+        return BIGINT
+    if name in FLOATS:
+        return DOUBLE
+    if is_text(name):
+        return TEXT
+    # A column of nothing yet: whole numbers widen to anything.
+    return needed(values) or BOOLEAN
+
+
+def needed(values: Iterable[Any]) -> str | None:
+    """Return the narrowest type that holds values exactly; None for only None."""
+    given = [value for value in values if value is not None]
+    kinds: set[Any] = set(map(type, given))
+    whole = [value for value in given if type(value) is int]
+    most = max((value if value >= 0 else -value - 1 for value in whole), default=0)
+    if not kinds:
+        return None
+    if kinds == {bool}:
+        return BOOLEAN
+    if kinds <= {bool, int}:
+        return BIGINT if most < 2**63 else NUMERIC
+    if kinds <= {bool, int, float}:
+        return DOUBLE if most <= _EXACT else NUMERIC
+    return TIME if kinds == {datetime} else TEXT
+
+
+def widened(there: str, wanted: str) -> str:
+    """Return the type that holds what a column has and what comes."""
+    pair = {there, wanted}
+    if pair <= {BOOLEAN, *_WHOLE}:
+        return BIGINT
+    if pair <= {BOOLEAN, *_FLOATS}:
+        return DOUBLE
+    if pair <= {BOOLEAN, NUMERIC, *_WHOLE, *_FLOATS}:
+        return NUMERIC
+    return TEXT
+
+
+def conversion(quoted: str, there: str, wanted: str) -> str:
+    """Return the SQL expression that makes a column's values of another type."""
+    if there == BOOLEAN and wanted != TEXT:
+        return f"{quoted}::integer::{wanted}"
+    # Directly it would round to 15 digits.
+    return f"{quoted}::text::{wanted}"
+
+
+def fits(kind: str, values: Iterable[Any]) -> bool:
+    """Return whether values can be stored in a column of a type, exactly."""
+    wanted = needed(values)
+    if wanted is None or kind in _TEXTS:
+        return True
+    if kind in _WHOLE:
+        limit = 2 ** _BITS[kind]
+        return wanted in (BOOLEAN, BIGINT) and all(
+            value is None or -limit <= value < limit for value in values
+        )
+    if kind in _FLOATS:
+        return wanted in (BOOLEAN, DOUBLE) or (
+            wanted == BIGINT
+            and all(value is None or -_EXACT <= value <= _EXACT for value in values)
+        )
+    if kind == NUMERIC:
+        return wanted in (BOOLEAN, BIGINT, DOUBLE, NUMERIC)
+    if kind in (BOOLEAN, TIME):
+        return wanted == kind
+    # Another type, of a table that somebody made: the server says.
+    return True
+
+
+def converter(kind: str) -> Callable[[Any], Any] | None:
+    """Return what makes a value ready for a column; None where nothing is to do."""
+    if kind in _TEXTS:
+        return _as_text
+    if kind in _WHOLE:
+        return int
+    if kind in _FLOATS:
+        return float
+    if kind == NUMERIC:
+        return _as_decimal
+    return None
+
+
+def _as_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _as_decimal(value: Any) -> Decimal:
+    return Decimal(int(value)) if isinstance(value, int) else Decimal(repr(value))
