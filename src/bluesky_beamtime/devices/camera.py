@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import getattr_static
 from typing import Any, Protocol, runtime_checkable
 
@@ -556,7 +556,10 @@ class Camera(StandardDetector):
 
     def footprint(self) -> list[Footprint]:
         """Return what each frame is going to take on the disk, and where."""
-        return self._data.footprint(self.name)
+        rows = 1 if self._default is None else self._default.collections_per_event
+        return [
+            replace(one, rows_per_event=rows) for one in self._data.footprint(self.name)
+        ]
 
     async def describe(self) -> dict[str, DataKey]:
         """Return the data keys of the frames, their times and their ids."""

@@ -98,7 +98,9 @@ def _with_parts(device: Any) -> Iterator[Any]:
             yield child
 
 
-async def appetites(device: Any, rows: int, recall: Recall | None) -> list[Appetite]:
+async def appetites(
+    device: Any, rows: int | None, recall: Recall | None
+) -> list[Appetite]:
     """Return what a device takes for each event.
 
     It is asked for its footprint, then for its description, which it may give only when
@@ -109,7 +111,7 @@ async def appetites(device: Any, rows: int, recall: Recall | None) -> list[Appet
     device
         A detector.
     rows
-        Frames of one event, as it was prepared.
+        Frames of one event, as it was prepared; None if it was not.
     recall
         What is known of earlier runs.
     """
@@ -126,10 +128,11 @@ async def appetites(device: Any, rows: int, recall: Recall | None) -> list[Appet
     return [appetite_of(key, said, folders.get(key)) for key, said in described.items()]
 
 
-def _of_footprint(one: Footprint, rows: int) -> Appetite:
+def _of_footprint(one: Footprint, rows: int | None) -> Appetite:
+    each_event = one.rows_per_event if rows is None else rows
     return Appetite(
         one.key,
-        lambda events: one.size(events * rows),
+        lambda events: one.size(events * each_event),
         one.folder,
         sure=not one.compressed,
     )

@@ -162,7 +162,9 @@ class _Run:
     events: int | None
     """Events that it announces."""
     moved: bool = False
-    """Whether a motor has moved or a detector was triggered in it."""
+    """Whether something was set, or a detector triggered in it."""
+    flown: bool = False
+    """Whether a detector was kicked off in it."""
     unseen: bool = False
     """Whether a detector was prepared or staged since it was last checked."""
     told: bool = False
@@ -213,6 +215,7 @@ class _Watch:
                         run.unseen = False
                         yield from self._check(run, key)
                     run.moved = True
+                    run.flown = run.flown or msg.command == "kickoff"
 
     def _check(self, run: _Run, key: Any) -> MsgGenerator[None]:
         """Ask the detectors in the event loop, then compare."""
@@ -234,7 +237,7 @@ class _Watch:
                 return
         run.appetites = [one for found in answers for one in found]
         flying = self._flying()
-        if run.moved:
+        if run.flown or run.saved:
             # Part of what was announced may be on the disk already; what was prepared
             # last is not.
             if flying is not None:
@@ -247,15 +250,15 @@ class _Watch:
         else:
             self._compare(run, key, run.events)
 
-    def _detectors(self, run: _Run) -> list[tuple[Any, int]]:
+    def _detectors(self, run: _Run) -> list[tuple[Any, int | None]]:
         """Return the detectors with the frames that each takes for an event."""
         found = find_detectors(self._staged.values(), run.md)
         seen = {id(device) for device in found}
         found += [obj for at, (obj, _) in self._prepared.items() if at not in seen]
-        rows: list[tuple[Any, int]] = []
+        rows: list[tuple[Any, int | None]] = []
         for device in found:
             _, info = self._prepared.get(id(device), (None, None))
-            rows.append((device, int(getattr(info, "collections_per_event", 1) or 1)))
+            rows.append((device, getattr(info, "collections_per_event", None)))
         return rows
 
     def _flying(self) -> int | None:

@@ -22,6 +22,8 @@ class Footprint:
     """Folder below which it is going to lie; None if that is not known yet."""
     compressed: bool = False
     """Whether it may take less than its pixels do."""
+    rows_per_event: int = 1
+    """Rows of an event, unless the detector is prepared otherwise."""
 
     def size(self, rows: int) -> int:
         """Return the bytes that so many rows take, before compression."""
