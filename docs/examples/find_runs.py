@@ -11,7 +11,7 @@ from bluesky_beamtime.devices import SimCounter
 
 RE = RunEngine()
 beamtime = Beamtime("2026-11-LaB6.db")
-beamtime.attach(RE)
+beamtime.attach(RE, report=False)
 with init_devices():
     x = SimMotor()
     diode = SimCounter(x)

@@ -12,7 +12,7 @@ from bluesky_beamtime.devices import SimCamera
 
 with Beamtime("2026-11-LaB6.db", sample="LaB6") as beamtime:
     RE = RunEngine()
-    beamtime.attach(RE)
+    beamtime.attach(RE, report=False)
     with init_devices():
         cam1 = SimCamera(beamtime.frames)
     RE(bp.count([cam1], 3))

@@ -158,7 +158,7 @@ class SoftwarePacer(StandardFlyable[Timetable, None]):
     Attributes
     ----------
     late : SignalR of int
-        Triggers since the preparation that came later than :data:`TOLERANCE`.
+        Triggers since the preparation that came more than 10 ms late.
     """
 
     def __init__(
