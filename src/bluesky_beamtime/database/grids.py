@@ -92,6 +92,11 @@ def to_grid(
     # The time of each frame, and positions at each.
     for key in [str(key) for key in dataset.coords if key in variables]:
         coordinates[key] = variables.pop(key)
+    # What stands along the axes of a frame is the same at each point.
+    for key in map(str, dataset.coords):
+        along = cast("Any", dataset.variables[key])
+        if "time" not in along.dims:
+            coordinates.setdefault(key, along)
     return xr.Dataset(variables, coordinates, attrs=dataset.attrs)
 
 
