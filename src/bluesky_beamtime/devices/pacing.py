@@ -58,7 +58,7 @@ class PaceLogic(FlyableLogic[Timetable, None]):
     """Triggers detectors together, by software, at the times of a timetable.
 
     A trigger whose time comes while the detectors are busy follows as soon as they are
-    not: none is left out, and :attr:`late` counts those.
+    not: none is left out, and ``late`` counts those.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ class AxisTrack:
     """The readback of an axis while it moves, and its position at any moment of it.
 
     Between two updates the position is interpolated in a straight line. An axis that
-    has not told anything for :data:`QUIET` seconds is taken to be at rest where it was:
+    has not told anything for half a second is taken to be at rest where it was:
     control systems send changes only. The clock is the one that stamps the updates; the
     clock that stamps frames must agree with it.
 
