@@ -24,6 +24,8 @@ from .paths import OphydPathProvider as OphydPathProvider
 from .positions import AxisTrack as AxisTrack
 from .pva import PvaCamera as PvaCamera
 from .pva_source import PvaSource as PvaSource
+from .replay import ReplayCamera as ReplayCamera
+from .replay import ReplaySource as ReplaySource
 from .rings import PowderRings as PowderRings
 from .sim import SimCamera as SimCamera
 from .sim import SimCounter as SimCounter
