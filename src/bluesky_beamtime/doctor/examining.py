@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from bluesky_beamtime.beamtime import Beamtime
@@ -14,7 +16,6 @@ from bluesky_beamtime.doctor.finding import Finding, Report
 from bluesky_beamtime.errors import (
     BeamtimeError,
     NewerVersionError,
-    OlderVersionError,
 )
 
 
@@ -64,26 +65,34 @@ def _examine_file(path: Path, number: int, report: Report) -> int:
     except BeamtimeError as error:
         found.append(Finding("file", "trouble", str(error), _mend(path, error)))
         return 0
-    try:
-        found.append(Finding("file", "well", f"{path.name} is of this version"))
-        found += file.check_log(database)
-        found += file.check_journal(database)
-        found += file.check_writers(path)
-        found += file.check_subscribers(database)
-    finally:
-        database.close()
-    with Beamtime(path, mode="r") as beamtime:
-        last: list[Run] = list(beamtime.search().limit(number))
-        found += last_runs.check_endings(path, last)
-        found += last_runs.check_frames(path, last)
-        found += last_runs.check_stamps(last)
-        return last_runs.biggest_run(last)
+    with closing(database), Beamtime(path, mode="r") as beamtime:
+        runs: list[Run] = []
+
+        def look_back() -> Iterator[Finding]:
+            runs.extend(beamtime.search().limit(number))
+            yield from last_runs.check_endings(path, runs)
+
+        looks: dict[str, Callable[[], Iterable[Finding]]] = {
+            "file": lambda: file.check_version(database),
+            "log": lambda: file.check_log(database),
+            "journal": lambda: file.check_journal(database),
+            "writers": lambda: file.check_writers(path),
+            "subscribers": lambda: file.check_subscribers(database),
+            "endings": look_back,
+            "frames": lambda: last_runs.check_frames(path, runs),
+            "clock": lambda: last_runs.check_stamps(runs),
+        }
+        for check, look in looks.items():
+            try:
+                found += look()
+            except (BeamtimeError, OSError) as error:
+                # The others may see something still.
+                command = f"beamtime verify {shlex.quote(str(path))}"
+                found.append(Finding(check, "trouble", str(error), command))
+        return last_runs.biggest_run(runs)
 
 
 def _mend(path: Path, error: BeamtimeError) -> str:
-    quoted = shlex.quote(str(path))
-    if isinstance(error, OlderVersionError):
-        return f"beamtime migrate {quoted}"
     if isinstance(error, NewerVersionError):
         return "pip install --upgrade bluesky-beamtime"
     return f"ls -l {shlex.quote(str(path.parent))}"

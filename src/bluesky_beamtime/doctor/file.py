@@ -12,6 +12,7 @@ from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.liveness import live_writers
 from bluesky_beamtime.database.network import is_on_network
 from bluesky_beamtime.database.opening import log_size
+from bluesky_beamtime.database.schema import SCHEMA_VERSION
 from bluesky_beamtime.database.sizes import human_size
 from bluesky_beamtime.database.slow_subscribers import read_subscribers
 from bluesky_beamtime.doctor.finding import Finding
@@ -19,6 +20,22 @@ from bluesky_beamtime.doctor.finding import Finding
 _LONG_LOG = 64e6
 _SLOW_SHARE, _VERY_SLOW_SHARE = 0.1, 0.25
 _SLOW_SECONDS = 1.0
+
+
+def check_version(database: Database) -> Iterator[Finding]:
+    """Look whether the file can be recorded into."""
+    with database.reading() as connection:
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar()
+    name = database.path.name
+    if version == SCHEMA_VERSION:
+        yield Finding("file", "well", f"{name} is of this version")
+    else:
+        yield Finding(
+            "file",
+            "advice",
+            f"{name} is of an older version: it can be read, not recorded into",
+            f"beamtime migrate {shlex.quote(str(database.path))}",
+        )
 
 
 def check_log(database: Database) -> Iterator[Finding]:
