@@ -98,6 +98,17 @@ class MotorFlyLogic(FlyableLogic[Trajectory, Flight]):
             The motor cannot fly.
         """
         await self._remember_velocity()
+        self._preparing = True
+        try:
+            await self._go_to_start(value)
+        finally:
+            self._preparing = False
+        await self._followed.start()
+        return Flight(value)
+
+    _preparing = False
+
+    async def _go_to_start(self, value: Trajectory) -> None:
         if isinstance(value, PointTrajectory):
             await self.motor.set(value.positions[0])
             self._show(0)
@@ -108,8 +119,6 @@ class MotorFlyLogic(FlyableLogic[Trajectory, Flight]):
                 f"{self.motor.name} cannot move at a given velocity by itself (it has "
                 "no kickoff()); give it a PointTrajectory"
             )
-        await self._followed.start()
-        return Flight(value)
 
     async def on_kickoff(self, ctx: Flight) -> Flight:
         """Begin to move; returns when the velocity is reached."""
@@ -138,14 +147,16 @@ class MotorFlyLogic(FlyableLogic[Trajectory, Flight]):
             self._show(number)
 
     async def stop(self) -> None:
-        """Stop the motor if it is flying."""
+        """Stop the motor if it is flying, or on its way to the beginning."""
         task, self._moving = self._moving, None
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait({task})
-        if self._flying and hasattr(self.motor, "stop"):
-            self._flying = False
-            await self.motor.stop(success=True)
+        if not (self._flying or self._preparing) or not hasattr(self.motor, "stop"):
+            return
+        # A preparation that is cut off must not go on with the velocity.
+        await self.motor.stop(success=not self._preparing)
+        self._flying = False
 
     async def on_unstage(self) -> None:
         """Stop the motor, give it its velocity back, and follow it no more."""
