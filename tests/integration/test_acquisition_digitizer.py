@@ -340,3 +340,49 @@ def test_frames_of_a_camera_may_have_axes_too(recorded: Any, run: Any) -> None:
     assert dataset.mca_energy.values.tolist() == [100.0, 102.5, 105.0, 107.5]
     assert dataset.mca_energy.attrs["units"] == "eV"
     assert "mca_t0" not in dataset
+
+
+def test_blocks_become_records_for_sinks(
+    recorded: Any, run: Any, scope: Digitizer
+) -> None:
+    """Nothing that a sink's block holds is missing from what is read back."""
+    from datetime import UTC, datetime
+
+    from bluesky_beamtime.sinks import DaqBlock, block_to_rows
+
+    result = recorded(bp.count([scope], 3))
+    dataset = result.primary.read()
+    settings = result.primary.configuration["scope"]
+    rate = settings["scope-sample_rate"]
+    rows: list[dict[str, Any]] = []
+    for event in range(3):
+        values = dataset.scope.values[event]
+        number, begins = (int(dataset[f"scope_{k}"][event]) for k in ("id", "t0"))
+        block = DaqBlock(
+            device="scope",
+            task=result.plan_name,
+            channels=tuple(settings["scope-channels"]),
+            data=values,
+            block_index=number,
+            first_sample_index=number * values.shape[1],
+            sample_rate_hz=rate,
+            block_period_ns=round(1e9 / rate),
+            t_mono_ns=begins,
+            t_utc=datetime.fromtimestamp(begins / 1e9, UTC),
+            units=dict(
+                zip(
+                    settings["scope-channels"],
+                    settings["scope-channel_units"],
+                    strict=True,
+                )
+            ),
+        )
+        rows += block_to_rows(block)
+    assert len(rows) == 3 * 2 * 5
+    mine = [row for row in rows if row["channel"] == "b"]
+    assert [row["value"] for row in mine] == list(range(1_000_000, 1_000_015))
+    assert [row["sample_index"] for row in mine] == list(range(15))
+    # A microsecond apart, from block to block too.
+    epoch = CountingSource.EPOCH
+    assert [row["t_mono_ns"] - epoch for row in mine] == list(range(0, 15_000, 1000))
+    assert {row["unit"] for row in rows} == {"count"}

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from ophyd_async.core import (
     AsyncStatus,
+    DetectorTrigger,
     SignalR,
     StandardReadable,
     soft_signal_r_and_setter,
@@ -121,6 +122,7 @@ class SimSource:
         self.rings = rings
         self._position = position
         self._exposure = 0.1
+        self._deadtime = 0.0
         self._next = 0
         self._thread: AcquisitionThread | None = None
         self._unfollow: Callable[[], None] | None = None
@@ -140,6 +142,10 @@ class SimSource:
         if exposure is not None:
             self._exposure = exposure
 
+    async def set_trigger(self, trigger: DetectorTrigger, deadtime: float) -> None:
+        """Leave so many seconds between exposures, which it times itself."""
+        self._deadtime = deadtime
+
     async def start(self, number: int, receiver: FrameReceiver) -> None:
         """Begin to deliver frames, one per exposure."""
         await self.stop()
@@ -148,9 +154,11 @@ class SimSource:
         exposure = self._exposure
 
         def acquire(stopping: threading.Event) -> None:
-            pace = Pace(exposure)
+            pace = Pace(exposure, self._deadtime)
             taken = 0
             while not (number and taken == number):
+                if stopping.wait(pace.rest()):
+                    return
                 began = pace.begin()
                 frame = self.rings.frame(self._next, exposure, self._position())
                 if stopping.wait(pace.remaining()):

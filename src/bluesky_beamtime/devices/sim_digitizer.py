@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from ophyd_async.core import DetectorTrigger
 
 from bluesky_beamtime.devices.camera import FrameReceiver, FrameStamp, check_exposure
 from bluesky_beamtime.devices.digitizer import Digitizer
@@ -101,6 +102,7 @@ class SimWaveformSource:
         self._inputs = tuple(channels)
         self._seed = seed
         self._samples = int(samples)
+        self._deadtime = 0.0
         self._next_block = 0
         self._next_sample = 0
         self._thread: AcquisitionThread | None = None
@@ -154,13 +156,19 @@ class SimWaveformSource:
         if exposure is not None:
             self._samples = max(1, round(check_exposure(exposure) * self.sample_rate))
 
+    async def set_trigger(self, trigger: DetectorTrigger, deadtime: float) -> None:
+        """Leave so many seconds between blocks, which it times itself."""
+        self._deadtime = deadtime
+
     async def start(self, number: int, receiver: FrameReceiver) -> None:
-        """Begin to deliver blocks, one right after the other."""
+        """Begin to deliver blocks, one after the other."""
         await self.stop()
 
         def acquire(stopping: threading.Event) -> None:
-            pace, taken, begins = Pace(self.duration), 0, 0
+            pace, taken, begins = Pace(self.duration, self._deadtime), 0, 0
             while not (number and taken == number):
+                if stopping.wait(pace.rest()):
+                    return
                 began = round(pace.begin() * 1e9)
                 if abs(began - begins) > self.duration * 5e8:
                     # The first, or the disk held it back. Else samples are counted.
@@ -171,7 +179,7 @@ class SimWaveformSource:
                 stamp = FrameStamp(id=self._next_block, time_ns=begins)
                 self._next_block += 1
                 self._next_sample += self._samples
-                begins += round(self.duration * 1e9)
+                begins += round((self.duration + self._deadtime) * 1e9)
                 taken += 1
                 receiver.frame(block, stamp)
 

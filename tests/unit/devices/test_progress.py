@@ -84,3 +84,18 @@ def test_a_closed_loop_is_no_error() -> None:
     counter.raise_to(1)
     counter.flush()
     assert counter.count == 1
+
+
+async def test_a_limit_holds_the_count_back_until_it_is_lifted() -> None:
+    counter = FrameCounter(asyncio.get_running_loop(), "written")
+    counter.limit = 3
+    updates = shown(counter)
+    for count in (2, 5, 6):
+        counter.raise_to(count)
+        await asyncio.sleep(3 * PERIOD)
+        assert await counter.signal.get_value() == min(count, 3)
+    assert counter.count == 6
+    counter.limit = None
+    counter.sync()
+    assert await counter.signal.get_value() == 6
+    assert [value for value, _ in updates] == [0, 2, 3, 6]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from ophyd_async.core import soft_signal_rw
+from ophyd_async.core import DetectorTrigger, soft_signal_rw
 from ophyd_async.sim import SimMotor
 
 from bluesky_beamtime.devices import (
@@ -201,3 +201,25 @@ def test_pace_is_back_to_back_unless_held_back() -> None:
     third = pace.begin()
     assert third - second > 0.1
     assert 0 < pace.remaining() <= 0.05
+
+
+async def test_source_leaves_the_time_between_exposures() -> None:
+    source = SimSource(PowderRings((4, 4)), SamplePosition(None))
+    assert isinstance(source, FrameSource)
+    await source.configure(0.002)
+    await source.set_trigger(DetectorTrigger.INTERNAL, 0.03)
+    catcher = Catcher(4)
+    await source.start(4, catcher)
+    await catcher.wait()
+    await source.stop()
+    times = [stamp.time for stamp in catcher.stamps if stamp and stamp.time]
+    assert len(times) == 4
+    assert min(np.diff(times)) > 0.0319
+    # It stops at once in between, too.
+    await source.set_trigger(DetectorTrigger.INTERNAL, 60.0)
+    catcher = Catcher(1)
+    await source.start(0, catcher)
+    await catcher.wait()
+    began = time.monotonic()
+    await source.stop()
+    assert time.monotonic() - began < 5
