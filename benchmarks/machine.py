@@ -18,6 +18,7 @@ PACKAGES = (
     "acquire-zarr",
     "bluesky",
     "ophyd-async",
+    "tiled",
 )
 
 
