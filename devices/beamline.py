@@ -21,6 +21,7 @@ import os
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from ophyd_async.core import NotConnectedError, PathProvider, init_devices
@@ -133,10 +134,11 @@ def _over_pvaccess(
                 frames, f"{prefix}Pva1:Image", detector=f"{prefix}cam1:"
             )
     except NotConnectedError as error:
-        where = "its IOCs" if iocs else "the network"
+        where = "the simulated IOCs" if iocs else "the network"
+        profile = "DIR" if folder is None else quote(str(folder))
         raise DeviceTimeoutError(
             f"{where} did not answer for {prefix}x, {prefix}y and {prefix}cam1; start "
-            "simulated ones with 'beamtime profile ioc DIR' in another terminal, or "
+            f"IOCs with 'beamtime profile ioc {profile}' in another terminal, or "
             'write devices = "simulated" into beamline.toml'
         ) from error
     return x, y, pilatus

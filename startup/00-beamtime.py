@@ -1,26 +1,37 @@
 """The RunEngine, the beamtime, and what is seen of a run while it goes on."""
 
-# IPython gives get_ipython
-
 import logging
 import sys
 import tomllib
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.utils import ProgressBarManager, RunEngineInterrupted
 from IPython import get_ipython
+from IPython.core.error import UsageError
 
-from bluesky_beamtime import Beamtime
+from bluesky_beamtime import Beamtime, BeamtimeError
 
 ipython = get_ipython()
 profile = Path(ipython.ipython_dir).resolve()
 sys.path.insert(0, str(profile))  # devices/ and plans/ of this folder
 settings = tomllib.loads((profile / "beamline.toml").read_text())
 
-beamtime = Beamtime(profile / settings["path"])
+
+@contextmanager
+def in_one_line():
+    """Say what is wrong at the start in one line; the rest does not start then."""
+    try:
+        yield
+    except BeamtimeError as error:
+        raise UsageError(str(error)) from None
+
+
+with in_one_line():
+    beamtime = Beamtime(profile / settings["path"])
 # The sample of the last run is in the beam still, unless somebody says otherwise.
 last = beamtime[-1].sample if len(beamtime) else None
 beamtime.sample = last or settings["sample"]

@@ -2,11 +2,12 @@
 
 from devices.beamline import make_devices
 
-bl = make_devices(
-    beamtime.frames,
-    beamtime.path_provider,
-    devices=settings["devices"],
-    prefix=settings["prefix"],
-    folder=profile,
-)
+with in_one_line():
+    bl = make_devices(
+        beamtime.frames,
+        beamtime.path_provider,
+        devices=settings["devices"],
+        prefix=settings["prefix"],
+        folder=profile,
+    )
 globals().update(bl.by_name)

@@ -71,6 +71,28 @@ def test_the_tutorial_is_what_somebody_sees(tmp_path: Path) -> None:
         assert normal(seen) == normal(shown), line
 
 
+@pytest.mark.timeout(300)
+def test_a_restart_goes_on(tmp_path: Path) -> None:
+    """Scan numbers, the sample and what the RunEngine knows; without any IOC."""
+    folder = tmp_path / "a beamline"
+    subprocess.run(beamtime("profile", "new", folder), check=True, capture_output=True)
+    with session(folder) as typed:
+        assert "scan 1 comes next; in the beam: LaB6" in typed.greeting
+        assert "devices: x y near far diode blob" in typed.greeting
+        typed.type("RE.md['operator'] = 'Ada'")
+        typed.type("%sample Si formula=Si")
+        assert "run 1 count: success, 1 event" in typed.type("RE(count([diode]))")
+        # Nobody says goodbye: the terminal is gone, and IPython with it.
+    with session(folder) as typed:
+        assert "scan 2 comes next; in the beam: Si" in typed.greeting
+        typed.type("RE(count([near]))")
+        printed = typed.type("print(beamtime[2].start['operator'])")
+        assert printed == ["Ada"]
+        (said,) = typed.type("%sample")
+        assert said == "in the beam: Si, formula: Si"
+        typed.close()
+
+
 def write_anew(folder: Path) -> None:
     lines: list[str] = []
     typed = replay(TRANSCRIPT.read_text(), folder)

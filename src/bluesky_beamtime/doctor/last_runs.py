@@ -16,7 +16,7 @@ from bluesky_beamtime.errors import BeamtimeError
 
 _FEW_RUNS, _FEW_DOCUMENTS = 3, 300
 _AHEAD = 2.0
-_HELD_UP = 0.1
+_HELD_UP, _LONG = 0.1, 1.0
 
 
 def check_frames(path: Path, runs: Sequence[Run]) -> Iterator[Finding]:
@@ -49,7 +49,7 @@ def check_frames(path: Path, runs: Sequence[Run]) -> Iterator[Finding]:
 def _held_up(run: Run, file: str) -> Iterator[Finding]:
     for key, timing in run.frame_timing.items():
         span, storing = timing["span"], timing["storage_time"]
-        if span and storing and storing > _HELD_UP * span:
+        if span and storing and storing > max(_LONG, _HELD_UP * span):
             yield Finding(
                 "frames",
                 "advice",
