@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -149,8 +150,12 @@ class BeamtimeServer:
         self.public = public
         self.host = host
         self._shelf = Shelf(paths, readable=readable)
-        app = make_app(self._shelf, key=self.api_key, public=public)
-        self._socket = _listen(host, port)
+        try:
+            app = make_app(self._shelf, key=self.api_key, public=public)
+            self._socket = _listen(host, port)
+        except BaseException:
+            self._shelf.close()
+            raise
         self.port: int = self._socket.getsockname()[1]
         self._server = self._make_server(app)
 
@@ -207,6 +212,15 @@ class BeamtimeServer:
         self._shelf.close()
 
 
+def _way_out(error: OSError) -> str:
+    if error.errno in (errno.EADDRINUSE, errno.EACCES):
+        return "choose another --port, or 0 for any that is free"
+    return (
+        "--host takes an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 "
+        "for all of its networks"
+    )
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -218,7 +232,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServingError(
-            f"cannot listen at {host}:{port}: {error.strerror}; choose another "
-            "--port, or 0 for any that is free"
+            f"cannot listen at {host}:{port}: {error.strerror}; {_way_out(error)}"
         ) from error
     return listener

@@ -253,6 +253,12 @@ def test_a_key_that_a_url_would_mangle_is_refused() -> None:
         make_app([], key="a&b")
 
 
+def test_an_address_of_another_machine_is_named(lab: Any, path: Path) -> None:
+    # An address for documentation, which no machine has.
+    with pytest.raises(ServingError, match="--host takes an address of this machine"):
+        BeamtimeServer([path], host="203.0.113.7", port=0)
+
+
 def test_an_address_in_use_is_named(lab: Any, path: Path) -> None:
     lab.run()
     first = BeamtimeServer([path], port=0)
