@@ -24,6 +24,8 @@ class Pace:
         self.exposure = exposure
         self.deadtime = deadtime
         self._next = self._ends = time.monotonic()
+        # Looked up once: between two looks at two clocks a busy machine may pause.
+        self._wall = -time.monotonic() + time.time()
 
     def begin(self) -> float:
         """Begin the next exposure; returns when it began, in seconds since 1970."""
@@ -32,7 +34,7 @@ class Pace:
         began = self._next if late < self.exposure else now
         self._ends = began + self.exposure
         self._next = self._ends + self.deadtime
-        return time.time() - (now - began)
+        return self._wall + began
 
     def rest(self) -> float:
         """Return the seconds until the next exposure begins, 0 if it is time."""

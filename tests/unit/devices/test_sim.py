@@ -214,7 +214,7 @@ async def test_source_leaves_the_time_between_exposures() -> None:
     await source.stop()
     times = [stamp.time for stamp in catcher.stamps if stamp and stamp.time]
     assert len(times) == 4
-    assert min(np.diff(times)) > 0.0319
+    assert min(np.diff(times)) > 0.0319  # of one clock, however busy the machine
     # It stops at once in between, too.
     await source.set_trigger(DetectorTrigger.INTERNAL, 60.0)
     catcher = Catcher(1)
