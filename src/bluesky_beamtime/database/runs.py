@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Row, func, select
@@ -26,6 +26,8 @@ from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.database.summaries import summarize
 from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import RunNotFoundError
+from bluesky_beamtime.sinks import DaqBlock, DaqReading, DocumentRecords
+from bluesky_beamtime.storage import open_frames
 
 _T = TypeVar("_T")
 
@@ -305,6 +307,42 @@ class Run:
             An array of an event is missing or damaged.
         """
         return iter(DocumentReader(self.database, self.uid, original=original))
+
+    def readings(self) -> Iterator[DaqReading]:
+        """Yield the events as readings for a sink, one for each object of an event.
+
+        ``await pipe(run.readings(), sink)`` writes a table: the same rows that a
+        :class:`~bluesky_beamtime.sinks.SinkSubscriber` writes while the run goes on.
+        Frames and other data outside of events are left out.
+        """
+        records = DocumentRecords(blocks=False)
+        for name, document in self.documents():
+            yield from cast("Iterator[DaqReading]", records(name, document))
+
+    def blocks(self, *, block_keys: Collection[str] = ()) -> Iterator[DaqBlock]:
+        """Yield the blocks of digitizers, for a sink.
+
+        Parameters
+        ----------
+        block_keys
+            Further data keys that hold blocks, ``(channels, samples)``, without saying
+            so in their dimensions.
+
+        Raises
+        ------
+        StorageError
+            Blocks cannot be read.
+        """
+
+        def open_array(resource: Mapping[str, Any]) -> Any:
+            parameters = resource.get("parameters")
+            return open_frames(resource["uri"], resource["mimetype"], parameters)
+
+        records = DocumentRecords(
+            readings=False, block_keys=block_keys, open_array=open_array
+        )
+        for name, document in self.documents():
+            yield from cast("Iterator[DaqBlock]", records(name, document))
 
     @property
     def stream_names(self) -> list[str]:

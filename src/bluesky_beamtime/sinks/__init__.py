@@ -4,6 +4,7 @@ from .base import BlockSink as BlockSink
 from .base import RawBlockSink as RawBlockSink
 from .base import ReadingSink as ReadingSink
 from .csv import CsvSink as CsvSink
+from .from_documents import DocumentRecords as DocumentRecords
 from .jsonl import JsonlSink as JsonlSink
 from .memory import InMemorySink as InMemorySink
 from .parquet import ParquetSink as ParquetSink
@@ -24,3 +25,4 @@ from .rows import block_to_samples as block_to_samples
 from .rows import block_to_summary as block_to_summary
 from .rows import reading_to_row as reading_to_row
 from .sqlite import SqliteSink as SqliteSink
+from .subscriber import SinkSubscriber as SinkSubscriber

@@ -60,6 +60,8 @@ class ParquetSink(ThreadedSink):
     """
 
     kind = "parquet"
+    holds_both = False
+    """Readings and blocks need a file each."""
 
     def __init__(
         self,

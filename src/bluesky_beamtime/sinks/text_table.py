@@ -40,6 +40,9 @@ class TextTableSink(ThreadedSink):
         Begin anew where a file is.
     """
 
+    holds_both = False
+    """Readings and blocks need a file each."""
+
     def __init__(
         self,
         path: str | Path,

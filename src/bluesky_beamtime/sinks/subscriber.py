@@ -1,0 +1,289 @@
+"""A sink behind a RunEngine: what it emits goes there as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+from bluesky_beamtime.errors import ErrorContext, SinkError, SinkWriteError
+from bluesky_beamtime.sinks.base import BlockSink, ReadingSink, logger
+from bluesky_beamtime.sinks.from_documents import DocumentRecords
+from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
+
+
+class SinkSubscriber:
+    """Feeds a sink with the events and blocks of a RunEngine, while they are taken.
+
+    ``RE.subscribe(SinkSubscriber(sink))``. The records are those of ``run.readings()``
+    and ``run.blocks()``: a live table and an export later are the same. The sink works
+    in a thread with an event loop of its own; the plan waits for it only at the end of
+    a run, so that a run that has ended is in the sink. It is opened at the first run
+    and stays open until :meth:`close`.
+
+    A sink that fails does not stop the plan. The failure is logged as an error, the
+    records it did not take are kept in :attr:`failed`, later ones are tried as they
+    come, and :meth:`close` raises. With ``on_error="raise"`` the next document raises.
+
+    Parameters
+    ----------
+    sink
+        A sink that is not open, or an open one that belongs to no event loop.
+    readings, blocks
+        What to give it; by default what it takes, and of a file that holds one of the
+        two the readings.
+    block_keys
+        Further data keys that hold blocks, without saying so in their dimensions.
+    on_error
+        ``"keep"`` or ``"raise"``.
+    end_timeout
+        How long the end of a run waits for the sink, in seconds.
+    open_array
+        Opens the arrays of blocks; by default stock readers do.
+    """
+
+    def __init__(
+        self,
+        sink: ReadingSink | BlockSink,
+        *,
+        readings: bool | None = None,
+        blocks: bool | None = None,
+        block_keys: Collection[str] = (),
+        on_error: Literal["keep", "raise"] = "keep",
+        end_timeout: float = 30.0,
+        open_array: Callable[[Mapping[str, Any]], Any] | None = None,
+    ) -> None:
+        if on_error not in ("keep", "raise"):
+            raise ValueError(f"on_error={on_error!r}: 'keep' or 'raise'")
+        takes_readings = isinstance(sink, ReadingSink)
+        takes_blocks = isinstance(sink, BlockSink)
+        if readings is None:
+            readings = takes_readings and not (blocks and not _holds_both(sink))
+        if blocks is None:
+            blocks = takes_blocks and (_holds_both(sink) or not readings)
+        if (readings and not takes_readings) or (blocks and not takes_blocks):
+            raise TypeError(
+                f"{type(sink).__name__} takes no {'blocks' if blocks else 'readings'}"
+            )
+        self._sink: Any = sink
+        self._on_error = on_error
+        self._end_timeout = end_timeout
+        self._options: dict[str, Any] = {
+            "readings": readings,
+            "blocks": blocks,
+            "block_keys": block_keys,
+            "open_array": open_array,
+        }
+        self._runs: dict[str, DocumentRecords] = {}
+        self._run_of: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._queue: asyncio.Queue[Any] | None = None
+        self._opened = False
+        self.failed: list[DaqReading | DaqBlock] = []
+        """Records that the sink did not take."""
+        self.error: Exception | None = None
+        """The first failure."""
+
+    @property
+    def sink(self) -> Any:
+        """The sink."""
+        return self._sink
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document of a RunEngine; returns at once, but at the end of a run."""
+        if self._on_error == "raise" and self.error is not None:
+            raise self.error
+        if self._thread is None:
+            if name != "start":
+                return
+            self._begin()
+        self._put((name, doc))
+        if name == "stop":
+            self.wait(self._end_timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until what was emitted is in the sink, or failed.
+
+        Parameters
+        ----------
+        timeout
+            Seconds at most; None for no limit.
+
+        Returns
+        -------
+        bool
+            Whether it is.
+        """
+        done = threading.Event()
+        if self._thread is None:
+            return True
+        self._put(done)
+        if done.wait(timeout):
+            return True
+        logger.warning("sinks.subscriber.slow", extra={"target": self._target()})
+        return False
+
+    def close(self) -> None:
+        """Write what is left, close the sink and end the thread.
+
+        The next run would begin anew, with the same sink.
+
+        Raises
+        ------
+        SinkError
+            Something was not written; ``error.records`` are those records.
+        """
+        thread = self._thread
+        if thread is not None:
+            self._put(None)
+            thread.join()
+            self._thread = None
+        error, self.error = self.error, None
+        failed, self.failed = self.failed, []
+        if isinstance(error, SinkError):
+            error.records = failed
+            raise error
+        if error is not None:
+            raise SinkWriteError(
+                f"the sink failed: {error}; error.records are those it did not take",
+                context=ErrorContext("SinkSubscriber", self._target()),
+                records=failed,
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _target(self) -> str:
+        return str(getattr(self._sink, "target", type(self._sink).__name__))
+
+    # --------------------------------------------------------------------- thread
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            ready = threading.Event()
+            thread = threading.Thread(
+                target=lambda: asyncio.run(self._work(ready)),
+                name="sink-subscriber",
+                daemon=True,
+            )
+            thread.start()
+            ready.wait()
+            self._thread = thread
+
+    def _put(self, item: Any) -> None:
+        assert self._loop is not None
+        assert self._queue is not None
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    async def _work(self, ready: threading.Event) -> None:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._loop, self._queue = asyncio.get_running_loop(), queue
+        ready.set()
+        more = True
+        while more:
+            items = [await queue.get()]
+            while not queue.empty():
+                items.append(queue.get_nowait())
+            more = None not in items
+            await self._take(items)
+        if self._opened:
+            try:
+                await self._sink.close()
+            except Exception as error:
+                self._note(error, [])
+            self._opened = False
+
+    async def _take(self, items: list[Any]) -> None:
+        """Write the records of documents, those that came together as one batch."""
+        readings: list[DaqReading] = []
+        for item in items:
+            if isinstance(item, threading.Event):
+                await self._write(readings)
+                readings = []
+                item.set()
+            elif item is not None:
+                try:
+                    for record in self._records(*item):
+                        if isinstance(record, DaqReading):
+                            readings.append(record)
+                        else:
+                            await self._write_block(record)
+                except Exception as error:
+                    # A document that cannot be understood, a file that is away.
+                    self._note(error, [])
+        await self._write(readings)
+
+    def _records(self, name: str, doc: Mapping[str, Any]) -> Any:
+        run = self._run(name, doc)
+        if run is None:
+            return ()
+        if name == "stop":
+            self._runs.pop(doc["run_start"], None)
+            self._run_of = {
+                uid: run_uid
+                for uid, run_uid in self._run_of.items()
+                if run_uid != doc["run_start"]
+            }
+        return run(name, doc)
+
+    def _run(self, name: str, doc: Mapping[str, Any]) -> DocumentRecords | None:
+        """Return what makes records of the run that a document belongs to."""
+        if name == "start":
+            self._runs[doc["uid"]] = DocumentRecords(**self._options)
+            return self._runs[doc["uid"]]
+        if name in ("descriptor", "stream_resource"):
+            uid = cast("str", doc["run_start"])
+            self._run_of[doc["uid"]] = uid
+        elif name == "stop":
+            uid = doc["run_start"]
+        else:
+            uid = self._run_of.get(doc.get("descriptor", ""), "")
+        return self._runs.get(uid)
+
+    async def _open(self) -> None:
+        if not self._opened:
+            await self._sink.open()
+            self._opened = True
+
+    async def _write(self, readings: list[DaqReading]) -> None:
+        if readings:
+            try:
+                await self._open()
+                await self._sink.write_many(readings)
+            except Exception as error:
+                self._note(error, readings)
+
+    async def _write_block(self, block: DaqBlock) -> None:
+        try:
+            await self._open()
+            await self._sink.write(block)
+        except Exception as error:
+            self._note(error, [block])
+
+    def _note(self, error: Exception, records: list[Any]) -> None:
+        self.failed += records
+        self.error = self.error or error
+        logger.error(
+            "sinks.subscriber.failed",
+            extra={"target": self._target(), "records_not_taken": len(records)},
+            exc_info=error,
+        )
+
+
+def _holds_both(sink: Any) -> bool:
+    """Return whether readings and blocks have places of their own in a sink."""
+    return bool(getattr(sink, "holds_both", True))
