@@ -24,7 +24,8 @@ _VARIES = (
     (re.compile(r"\d\d:\d\d(:\d\d)?"), "TIME"),
     (re.compile(r"\b\d+(\.\d)? [kMG]?B\b"), "SIZE"),
     # How fast this was, and how well a busy machine kept up.
-    (re.compile(r", dead time .*| \d+ late,|, \d+ late"), ""),
+    (re.compile(r"(?<= frames), .*"), ""),
+    (re.compile(r" \d+ late,"), ""),
     # Whether the first Ctrl-C was enough.
     (re.compile(r"^(A '(deferred|hard) pause' has|Deferred pause ack).*"), ""),
     (re.compile(r"\s+$"), ""),
