@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
     from bluesky_beamtime.plans import Preflight
-
-PreflightMode = Literal["refuse", "warn"]
 
 
 class Attachment:

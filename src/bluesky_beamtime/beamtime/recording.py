@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bluesky_beamtime.database.closing import closing_line
 from bluesky_beamtime.database.scan_ids import reserve_scan_id
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ophyd_async.core import PathProvider
 
 
-from bluesky_beamtime.beamtime.attaching import Attachment, PreflightMode
+from bluesky_beamtime.beamtime.attaching import Attachment
 from bluesky_beamtime.beamtime.earlier import last_appetites
 from bluesky_beamtime.beamtime.parts import Parts
 
@@ -56,7 +56,7 @@ class Recording(Parts):
         self,
         RE: RunEngine,
         *,
-        preflight: PreflightMode | None = "refuse",
+        preflight: Literal["refuse", "warn"] | None = "refuse",
         margin: float | None = None,
         report: bool | Callable[[str], object] = True,
     ) -> None:

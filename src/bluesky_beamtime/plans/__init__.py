@@ -2,6 +2,8 @@
 
 from .fields import Beam as Beam
 from .fields import dark_flat as dark_flat
+from .fields import take_darks as take_darks
+from .fields import take_flats as take_flats
 from .fly import fly_frames as fly_frames
 from .live import live_stream as live_stream
 from .powder import powder_exposure as powder_exposure

@@ -158,7 +158,19 @@ def dark_flat(
 def take_darks(
     detectors: Sequence[Any], beam: Beam, num: int, *, stream: str = DARK
 ) -> MsgGenerator[None]:
-    """Close the shutter and take frames, inside a run; it stays closed."""
+    """Close the shutter and take frames, inside a run; it stays closed.
+
+    Parameters
+    ----------
+    detectors
+        What to read; staged.
+    beam
+        The shutter.
+    num
+        Number of frames; nothing happens if it is 0.
+    stream
+        Where they go.
+    """
     if num:
         yield from bps.abs_set(beam.shutter, beam.closed, wait=True)
         yield from _take(detectors, num, stream)
@@ -170,6 +182,17 @@ def take_flats(
     """Take frames without the sample, inside a run; then bring it back.
 
     The shutter is opened and stays open.
+
+    Parameters
+    ----------
+    detectors
+        What to read; staged.
+    beam
+        The shutter, if there is one, and the motor that takes the sample out.
+    num
+        Number of frames; nothing happens if it is 0.
+    stream
+        Where they go.
     """
     if not num:
         return

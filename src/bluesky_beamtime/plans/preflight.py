@@ -151,7 +151,15 @@ def preflight_wrapper(
     return (yield from Preflight(folder, **options)(plan))
 
 
-preflight_decorator: Any = bu.make_decorator(preflight_wrapper)
+def preflight_decorator(folder: str | os.PathLike[str], **options: Any) -> Any:
+    """Check the disk space of each plan that a function makes.
+
+    Parameters
+    ----------
+    folder, **options
+        As for :class:`Preflight`.
+    """
+    return bu.make_decorator(preflight_wrapper)(folder, **options)
 
 
 @dataclass
