@@ -183,11 +183,12 @@ class LocalWriter(Writer):
         self._pacer = Pacer(lambda: list(self._arrays.values()), self.name)
 
     def _abandon(self) -> None:
-        """Close every array, whatever becomes of it."""
+        """Close every array that is not closed, whatever becomes of it."""
         arrays, self._arrays = self._arrays, {}
         for array in arrays.values():
             try:
-                array.close()
+                if not array.closed:
+                    array.close()
             except StoreWriteError:
                 self.logger.warning("could not close %s", array, exc_info=True)
         self._release()
