@@ -15,7 +15,7 @@ from bluesky import RunEngine
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, RunEngineInterrupted
 from ophyd_async.core import DetectorTrigger, TriggerInfo, init_devices
 
 from bluesky_beamtime.devices import Camera, FrameSource, TriggeredSource
@@ -398,6 +398,122 @@ def test_a_kickoff_after_it_was_stopped_says_so(beam: Any, acme: Acme) -> None:
     with pytest.raises(FailedStatus) as caught:
         beam.RE(plan())
     assert "prepare() it again" in str(cause(caught))
+
+
+def pause_when(RE: RunEngine, condition: Callable[[], Any]) -> threading.Thread:
+    """Ask for an immediate pause as soon as a condition holds."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        RE.request_pause(defer=False)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_abort_while_it_waits_for_pulses(beam: Any, run: Any, acme: Acme) -> None:
+    cam = beam.cam
+    info = TriggerInfo(trigger=EDGE, number_of_events=6)
+
+    @bpp.stage_decorator([cam])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.prepare(cam, info, wait=True)
+        yield from bps.declare_stream(cam, name="primary", collect=True)
+        yield from bps.checkpoint()
+        yield from bps.kickoff(cam, wait=True)
+        for _ in range(2):
+            acme.pulse()
+        yield from bps.collect_while_completing(
+            [cam], [cam], flush_period=0.05, stream_name="primary"
+        )
+
+    helper = pause_when(beam.RE, lambda: run.announced("cam") == [1, 2])
+    with pytest.raises(RunEngineInterrupted):
+        beam.RE(plan())
+    helper.join()
+    assert acme.running
+    beam.RE.abort()
+    assert not acme.running
+    aborted = beam.beamtime[-1]
+    assert aborted.exit_status == "abort"
+    assert aborted.primary.read().cam.values[:, 3, 3].tolist() == [1, 2]
+    # The next scans find the camera as if nothing had been.
+    assert beam(bp.count([cam], 2)).primary.read().cam.shape == (2, 8, 8)
+    assert beam(fly(cam, acme, info)).primary.read().cam.shape == (6, 8, 8)
+
+
+def test_pause_and_resume_while_an_event_waits_for_its_pulse(
+    beam: Any, run: Any, acme: Acme, eventually: Callable[..., None]
+) -> None:
+    cam = beam.cam
+    waiting = threading.Event()
+
+    @bpp.stage_decorator([cam])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.prepare(cam, TriggerInfo(trigger=EDGE), wait=True)
+        for event in range(3):
+            yield from bps.checkpoint()
+            before = len(acme.starts) if event else 0
+            yield from bps.trigger(cam, group="frame")
+            while len(acme.starts) <= before:
+                yield from bps.sleep(0.002)
+            if event == 1:
+                waiting.set()
+            else:
+                acme.pulse()
+            yield from bps.wait("frame")
+            yield from bps.create("primary")
+            yield from bps.read(cam)
+            yield from bps.save()
+
+    helper = pause_when(beam.RE, waiting.is_set)
+    with pytest.raises(RunEngineInterrupted):
+        beam.RE(plan())
+    helper.join()
+    starts = len(acme.starts)
+
+    def pulse_again() -> None:
+        eventually(lambda: len(acme.starts) > starts, PATIENCE)
+        acme.pulse()
+
+    # Resuming repeats the trigger, which waits for a pulse of its own.
+    sender = threading.Thread(target=pulse_again)
+    sender.start()
+    beam.RE.resume()
+    sender.join()
+    recorded = beam.beamtime[-1]
+    assert recorded.exit_status == "success"
+    assert recorded.primary.read().cam.values[:, 3, 3].tolist() == [1, 2, 3]
+
+
+def test_prepared_again_it_waits_for_new_pulses(
+    beam: Any, acme: Acme, eventually: Callable[..., None]
+) -> None:
+    cam = beam.cam
+    info = TriggerInfo(trigger=EDGE, number_of_events=3, collections_per_event=2)
+
+    @bpp.stage_decorator([cam])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.prepare(cam, info, wait=True)
+        acme.pulse()
+        eventually(lambda: acme.frame_id == 1, PATIENCE)
+        yield from bps.prepare(cam, info, wait=True)
+        yield from bps.declare_stream(cam, name="primary", collect=True)
+        yield from bps.kickoff(cam, wait=True)
+        for _ in range(7):
+            acme.pulse()
+        yield from bps.collect_while_completing([cam], [cam], stream_name="primary")
+
+    recorded = beam(plan())
+    # The first frame's event is filled up and left out; the others are whole.
+    frames = recorded.primary.read().cam
+    assert frames.values[:, :, 3, 3].tolist() == [[3, 4], [5, 6], [7, 8]]
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: trigger.name)
