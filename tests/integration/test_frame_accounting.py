@@ -401,8 +401,7 @@ def test_the_closing_line(RE: Any, tmp_path: Path, capsys: Any) -> None:
 
 
 KILLED = """
-import json, os, runpy, sys, threading, time
-from pathlib import Path
+import os, runpy, sys, threading, time
 from bluesky import RunEngine
 from ophyd_async.core import init_devices
 from bluesky_beamtime import Beamtime
@@ -420,11 +419,9 @@ with init_devices():
 
 def die():
     source.paused.wait()
-    (array,) = Path(sys.argv[1]).parent.glob("*.zarr/frames/*/*/cam/zarr.json")
-    counted = {}
-    while counted.get("received") != 500:
+    # Until a document has told of the frames, and their attributes of all of them.
+    while beamtime[-1].accounting.get("cam", {}).get("received") != 500:
         time.sleep(0.01)
-        counted = json.loads(array.read_bytes())["attributes"].get("accounting", {})
     os.kill(os.getpid(), 9)
 
 threading.Thread(target=die).start()

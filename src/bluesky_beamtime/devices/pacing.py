@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
+from itertools import pairwise, starmap
 from typing import Any, cast
 
 from ophyd_async.core import (
@@ -16,6 +16,7 @@ from ophyd_async.core import (
     SignalR,
     StandardDetector,
     StandardFlyable,
+    TriggerInfo,
     WatchableAsyncStatus,
     WatcherUpdate,
     soft_signal_r_and_setter,
@@ -63,16 +64,27 @@ class PaceLogic(FlyableLogic[Timetable, None]):
     Parameters
     ----------
     detectors
-        Prepare each for as many events as the timetable has, with internal triggers.
+        Prepare each for one event before the kickoff.
+    infos
+        What each takes for an event, by which it is prepared again for those after the
+        first; by default one exposure as it is set.
     axes
         Motors or signals whose positions are recorded beside the frames; prepare the
         detectors after the flyer then.
     """
 
     def __init__(
-        self, detectors: Sequence[StandardDetector], axes: Sequence[Any] = ()
+        self,
+        detectors: Sequence[StandardDetector],
+        infos: Sequence[TriggerInfo] | None = None,
+        axes: Sequence[Any] = (),
     ) -> None:
         self.detectors = list(detectors)
+        self.infos = [TriggerInfo()] * len(self.detectors) if infos is None else infos
+        if len(self.infos) != len(self.detectors) or any(
+            info.number_of_events != 1 for info in self.infos
+        ):
+            raise ValueError("each detector needs a TriggerInfo of one event")
         self._followed = FollowedAxes(detectors, axes)
         self._timetable: Timetable | None = None
         self._task: asyncio.Task[None] | None = None
@@ -121,8 +133,11 @@ class PaceLogic(FlyableLogic[Timetable, None]):
             elif wait < -TOLERANCE:
                 late += 1
                 self._show_late(late)
-            await asyncio.gather(*(_take_event(one) for one in self.detectors))
+            await asyncio.gather(*starmap(partial(_take_event, number), self._each()))
             self._show_done(number)
+
+    def _each(self) -> Iterator[tuple[StandardDetector, TriggerInfo]]:
+        return zip(self.detectors, self.infos, strict=True)
 
     async def stop(self) -> None:
         """Trigger no more."""
@@ -139,8 +154,12 @@ class PaceLogic(FlyableLogic[Timetable, None]):
             self._followed.stop()
 
 
-async def _take_event(detector: StandardDetector) -> None:
-    await detector.events_to_kickoff.set(1)
+async def _take_event(
+    number: int, detector: StandardDetector, info: TriggerInfo
+) -> None:
+    # A stock detector takes all that it was prepared for at each kickoff.
+    if number > 1:
+        await detector.prepare(info)
     await detector.kickoff()
     await detector.complete()
 
@@ -150,7 +169,7 @@ class SoftwarePacer(StandardFlyable[Timetable, None]):
 
     Parameters
     ----------
-    detectors, axes
+    detectors, infos, axes
         As for :class:`PaceLogic`.
     name
         Name of the device.
@@ -164,10 +183,11 @@ class SoftwarePacer(StandardFlyable[Timetable, None]):
     def __init__(
         self,
         detectors: Sequence[StandardDetector],
+        infos: Sequence[TriggerInfo] | None = None,
         axes: Sequence[Any] = (),
         name: str = "pacer",
     ) -> None:
-        self._logic = PaceLogic(detectors, axes)
+        self._logic = PaceLogic(detectors, infos, axes)
         self.late = self._logic.late
         super().__init__(name=name)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
 
