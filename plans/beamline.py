@@ -3,16 +3,15 @@
 They are made of the package's plans and of Bluesky's; write yours beside them. With a
 session set up as that file says::
 
-    from plans.beamline import centre_sample, exposure_series, map_sample
+    from plans.beamline import centre_sample, map_sample
 
     RE(centre_sample(bl.diode, bl.x))
     RE(map_sample(bl.cameras, bl.x, bl.y))
-    RE(exposure_series(bl.cameras, [0.01, 0.1, 1.0]))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bluesky import plan_stubs as bps
@@ -20,7 +19,7 @@ from bluesky import plans as bp
 from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from bluesky_beamtime.plans import fly_frames, grid_frames, snap
+from bluesky_beamtime.plans import fly_frames, grid_frames
 
 
 def centre_sample(
@@ -73,17 +72,6 @@ def map_sample(
             detectors, y, *span, x, *span, snake_axes=[x], exposure=exposure
         )
     )
-
-
-def exposure_series(
-    cameras: Sequence[Any], exposures: Iterable[float]
-) -> MsgGenerator[list[str]]:
-    """Take one picture at each exposure; each is a run of its own."""
-    uids: list[str] = []
-    for number, exposure in enumerate(exposures):
-        md = {"series": "exposure", "series_number": number}
-        uids.append((yield from snap(cameras, exposure=exposure, md=md)))
-    return uids
 
 
 def watch_sample(

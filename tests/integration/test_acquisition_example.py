@@ -43,8 +43,6 @@ def test_plans_with_devices(RE: RunEngine, run: Any, store: FrameStore) -> None:
     RE(plans.map_sample(beamline.cameras, beamline.x, beamline.y, num=3))
     assert run["start"][-1]["num_points"] == 9
     assert len(run.announced("near")) == len(run.announced("far")) == 9
-    RE(plans.exposure_series(beamline.cameras, [0.001, 0.002]))
-    assert [doc["exposure"] for doc in run["start"][-2:]] == [0.001, 0.002]
     RE(plans.watch_sample(beamline.cameras, 0.02, exposure=0.002))
     assert run["start"][-1]["num_points"] == 10
     assert run.exit_status == "success"

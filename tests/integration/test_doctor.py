@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,65 +17,93 @@ from bluesky_beamtime.database.slow_subscribers import read_subscribers
 from bluesky_beamtime.devices import PvaCamera, SimCounter, SimIoc
 from bluesky_beamtime.doctor import examine
 from bluesky_beamtime.plans import fly_frames
-from bluesky_beamtime.recording.subscribers import callback_in
 
 
 @make_class_safe
 class Plotter(CallbackBase):
-    """Takes as long as it is told, and says where it is."""
+    """Takes long."""
 
     def __init__(self) -> None:
-        self.looked = threading.Event()
+        self.events = 0
 
     def event(self, doc: Any) -> Any:
-        self.looked.clear()
-        assert self.looked.wait(60)
+        self.events += 1
+        time.sleep(1.2)
         return doc
+
+    def event_as_method(self, name: str, doc: Any) -> None:
+        if name == "event":
+            self.event(doc)
 
 
 def test_slow_callbacks_are_named(RE: RunEngine, recorded: Any) -> None:
-    """However a callback is wrapped, and without a word from itself."""
-    plotter = Plotter()
+    """However they are given, and without a word from themselves."""
     beamtime = recorded.beamtime
     watch = beamtime.watch_subscribers(RE)
-    RE.subscribe(plotter)
     with init_devices():
         diode = SimCounter(exposure=0.001)
-    stop = threading.Event()
+    plotter = Plotter()
 
-    def let_go() -> None:
-        # When the watch has seen it often enough to be sure.
-        while not stop.wait(0.01):
-            if watch._seen["Plotter"] >= 60 * max(1, len(beamtime)):
-                plotter.looked.set()
+    def slow(name: str, doc: Any) -> None:
+        if name == "event":
+            time.sleep(1.1)
 
-    thread = threading.Thread(target=let_go)
-    thread.start()
-    try:
-        run = recorded(bp.count([diode], 1))
-    finally:
-        stop.set()
-        thread.join()
-        watch.close()
-    (slowest, *_) = read_subscribers(beamtime._database)
-    assert slowest.name == "Plotter"
-    assert slowest.run == run.uid
-    assert slowest.seconds > 1
-    assert 0.25 < slowest.share <= 1
-    (finding,) = (
+    tokens = [RE.subscribe(each) for each in (plotter, plotter.event_as_method, slow)]
+    run = recorded(bp.count([diode], 1))
+    times = {one.name: one for one in read_subscribers(beamtime._database)}
+    name = f"{test_slow_callbacks_are_named.__name__}.<locals>.slow"
+    assert times["Plotter"].seconds > 2.4
+    assert 1.1 < times[name].seconds < times["Plotter"].seconds + 60
+    assert all(one.run == run.uid for one in times.values())
+    assert sum(one.share for one in times.values()) <= 1
+    assert "Beamtime" in times
+    findings = [
         one for one in examine(beamtime.path).findings if one.check == "subscribers"
-    )
-    assert finding.level == "trouble"
-    assert "Plotter" in finding.what
+    ]
+    assert findings[0].level == "trouble"
+    assert "Plotter" in findings[0].what
+
+    # What is watched can be unsubscribed, and comes to its end, as otherwise.
+    for token in tokens[1:]:
+        RE.unsubscribe(token)
+    before = plotter.events
+    recorded(bp.count([diode], 1))
+    assert plotter.events == before + 1
     watch.close()
-    assert watch._thread.is_alive() is False
+    watch.close()
+    recorded(bp.count([diode], 1))
+    again = {one.run for one in read_subscribers(beamtime._database)}
+    assert again == {beamtime[-2].uid}
 
 
-def test_a_thread_that_is_in_no_callback() -> None:
-    assert callback_in(None) is None
-    import sys
+def test_callbacks_may_go_while_they_are_watched(RE: RunEngine, recorded: Any) -> None:
+    watch = recorded.beamtime.watch_subscribers(RE)
+    # Before there is anything else: it keeps what a function knows then.
+    with init_devices():
+        diode = SimCounter(exposure=0.001)
+    seen: list[str] = []
 
-    assert callback_in(sys._getframe()) is None
+    class Fleeting:
+        def take(self, name: str, doc: Any) -> None:
+            seen.append(name)
+
+    fleeting = Fleeting()
+    RE.subscribe(fleeting.take)
+
+    def once(name: str, doc: Any) -> None:
+        nonlocal fleeting
+        if name == "descriptor":
+            # Nobody else holds it: bluesky forgets it at the next document.
+            del fleeting
+            RE.unsubscribe(token)
+
+    token = RE.subscribe(once)
+    recorded(bp.count([diode], 2))
+    assert seen == ["start", "descriptor"]
+    recorded(bp.count([diode], 1))
+    watch.close()
+    for entries in RE.dispatcher.cb_registry.callbacks.values():
+        assert "_Timed" not in {type(entry).__name__ for entry in entries.values()}
 
 
 def test_frames_that_the_network_lost_are_named(

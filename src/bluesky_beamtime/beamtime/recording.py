@@ -125,9 +125,8 @@ class Recording(Parts):
     def watch_subscribers(self, RE: RunEngine) -> SubscriberWatch:
         """Look, while runs go on, which callbacks make the plan wait.
 
-        A thread looks fifty times a second where the RunEngine is; what each callback
-        took is kept in the file when the run stops, and ``beamtime doctor`` names those
-        that are slow.
+        What each callback took is kept in the file when the run stops, and ``beamtime
+        doctor`` names those that are slow.
 
         Returns
         -------

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
-from collections import Counter
-from types import FrameType
+from collections import defaultdict
 from typing import Any
 
 from bluesky_beamtime.database.engine import Database
@@ -19,16 +16,12 @@ from bluesky_beamtime.errors import DatabaseError
 
 logger = logging.getLogger(__name__)
 
-INTERVAL = 0.02
-"""Seconds between two looks."""
-
 
 class SubscriberWatch:
-    """Looks, while a run goes on, in which callback the RunEngine is.
+    """Takes the time of each callback of a RunEngine while a run goes on.
 
-    A callback runs in the RunEngine's thread, and the plan waits for it. Nothing is
-    wrapped or replaced: fifty times a second a thread looks where that thread is. What
-    each callback took is kept in the file when the run stops, for ``beamtime doctor``.
+    A callback runs in the RunEngine's thread, and the plan waits for it. What each one
+    took is kept in the file when the run stops, for ``beamtime doctor``.
 
     Parameters
     ----------
@@ -36,52 +29,65 @@ class SubscriberWatch:
         The RunEngine.
     database
         Where it is kept.
+
+    Notes
+    -----
+    From the start of a run to its stop the entries in the RunEngine's registry are
+    replaced by ones that look at a clock and call them. A callback that is subscribed
+    meanwhile is not seen. Nothing else looks at the RunEngine: a thread that asked
+    Python for its frames could stand still for ever beside threads that Python did not
+    make, such as those of PVAccess.
     """
 
     def __init__(self, RE: Any, database: Database) -> None:
-        self._thread_id: int = RE._th.ident
-        self._database = database
-        self._running = threading.Event()
-        self._closed = False
-        self._seen: Counter[str] = Counter()
-        self._looks = 0
-        self._began = 0.0
-        self._lock = threading.Lock()
         self._engine = RE
-        self._token: int = RE.subscribe(self._document)
-        self._thread = threading.Thread(
-            target=self._watch, name="beamtime-subscribers", daemon=True
-        )
-        self._thread.start()
+        self._database = database
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._open: set[str] = set()
+        self._began = 0.0
+        self._token: int | None = RE.subscribe(self._document)
 
     def close(self) -> None:
         """Stop watching; may be called again."""
-        if not self._closed:
-            self._closed = True
+        if self._token is not None:
             self._engine.unsubscribe(self._token)
-            self._running.set()
-            self._thread.join()
+            self._token = None
+            self._unwrap()
 
     def _document(self, name: str, doc: dict[str, Any]) -> None:
         if name == "start":
-            with self._lock:
-                self._seen.clear()
-                self._looks = 0
-                self._began = time.monotonic()
-            self._running.set()
+            if not self._open:
+                self._seconds.clear()
+                self._began = time.perf_counter()
+                self._wrap()
+            self._open.add(doc["uid"])
         elif name == "stop":
-            self._running.clear()
-            self._keep(doc["run_start"])
+            self._open.discard(doc["run_start"])
+            if not self._open:
+                self._unwrap()
+                self._keep(doc["run_start"])
+
+    def _wrap(self) -> None:
+        for entries in self._registered():
+            for number, entry in entries.items():
+                if not isinstance(entry, _Timed):
+                    entries[number] = _Timed(entry, self._seconds)
+
+    def _unwrap(self) -> None:
+        for entries in self._registered():
+            for number, entry in entries.items():
+                if isinstance(entry, _Timed):
+                    entries[number] = entry.entry
+
+    def _registered(self) -> list[dict[int, Any]]:
+        """Return what is called for each kind of document, by its number."""
+        return list(self._engine.dispatcher.cb_registry.callbacks.values())
 
     def _keep(self, run: str) -> None:
-        with self._lock:
-            seen, looks = dict(self._seen), self._looks
-            seconds = time.monotonic() - self._began
-        if not looks:
-            return
+        passed = time.perf_counter() - self._began
         times = [
-            SubscriberTime(name, seconds * count / looks, count / looks, run)
-            for name, count in seen.items()
+            SubscriberTime(name, seconds, seconds / passed if passed else 0.0, run)
+            for name, seconds in self._seconds.items()
         ]
         try:
             store_subscribers(self._database, times)
@@ -89,48 +95,37 @@ class SubscriberWatch:
             # A run is good without.
             logger.warning("the callbacks' times are not kept: %s", error)
 
-    def _watch(self) -> None:
-        while not self._closed:
-            self._running.wait()
-            frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]  # there is no other name
-            name = callback_in(frame)
-            del frame
-            with self._lock:
-                self._looks += 1
-                if name is not None:
-                    self._seen[name] += 1
-            time.sleep(INTERVAL)
 
-
-def callback_in(frame: FrameType | None) -> str | None:
-    """Return the name of the callback that a thread is in, None if it is in none.
+class _Timed:
+    """An entry of bluesky's registry that takes the time, and is equal to its own.
 
     Parameters
     ----------
-    frame
-        The innermost frame of the thread.
+    entry
+        What bluesky made of a callback.
+    seconds
+        Where the time is added.
     """
-    inner: list[FrameType] = []
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name == "process" and _is_bluesky(code.co_filename, "utils"):
-            return _name(inner[::-1])
-        inner.append(frame)
-        frame = frame.f_back
-    return None
 
+    def __init__(self, entry: Any, seconds: defaultdict[str, float]) -> None:
+        self.entry = entry
+        # Looked at when bluesky compares entries, to remove one.
+        self.func, self.inst = entry.func, entry.inst
+        owner = None if entry.inst is None else entry.inst()
+        # An object that can be called has no name of its own; a function has.
+        named: Any = entry.func if owner is None else owner.__class__
+        self._name: str = getattr(named, "__qualname__", named.__class__.__qualname__)
+        self._seconds = seconds
 
-def _name(frames: list[FrameType]) -> str | None:
-    """Return whose call it is: the first below bluesky's own wrappers."""
-    for frame in frames:
-        code = frame.f_code
-        wrapper = code.co_name == "inner" and _is_bluesky(code.co_filename, "callbacks")
-        if wrapper or _is_bluesky(code.co_filename, "utils"):
-            continue
-        owner = frame.f_locals.get("self")
-        return code.co_qualname if owner is None else type(owner).__qualname__
-    return None
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return self.entry(*args, **kwargs)
+        finally:
+            self._seconds[self._name] += time.perf_counter() - began
 
+    def __eq__(self, other: object) -> bool:
+        return bool(self.entry == other)
 
-def _is_bluesky(filename: str, part: str) -> bool:
-    return f"/bluesky/{part}/" in filename.replace("\\", "/")
+    def __hash__(self) -> int:
+        return hash(self.entry)
