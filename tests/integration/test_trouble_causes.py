@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from bluesky import preprocessors as bpp
 from bluesky.suspenders import SuspendFloor
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 from ophyd_async.core import TriggerInfo
+from ophyd_async.sim import SimMotor
 
 from bluesky_beamtime.errors import (
     DeviceError,
@@ -412,6 +414,30 @@ def test_after_a_fly_scan_nothing_can_be_paused_in_the_same_call(
     line.forget_documents()
     line.interrupted(at_message(bp.count(line.cams, 3), 12, bps.pause))
     line.aftermath(events=3)
+
+
+def test_the_reason_of_an_abort_is_kept_by_who_closes_the_run(line: Beamline) -> None:
+    """Bluesky's plans close theirs without the reason that the RunEngine was given."""
+    for number, reason in ((12, ""), (22, "enough")):
+        with contextlib.suppress(RunEngineInterrupted):
+            line.RE(
+                at_message(
+                    bp.count(line.cams, 2), number, line.from_outside("abort", "enough")
+                )
+            )
+        (run,) = line.aftermath("abort")
+        assert run.stop["reason"] == reason
+    line.next_scan()
+
+
+async def test_a_stock_motor_that_is_stopped_as_it_begins_fails() -> None:
+    """When this fails ophyd-async has mended it: mend the page on interruptions too."""
+    motor = SimMotor("motor")
+    await motor.connect()
+    status = motor.set(1.0)
+    await motor.stop(success=True)
+    with pytest.raises(asyncio.CancelledError):
+        await status
 
 
 def test_another_run_engine_goes_on(RE: RunEngine, tmp_path: Path) -> None:
