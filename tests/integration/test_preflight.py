@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from bluesky_beamtime.errors import DiskSpaceError
 from bluesky_beamtime.plans import (
     Preflight,
     fly_frames,
+    fly_scan,
     grid_frames,
     preflight_decorator,
     preflight_wrapper,
@@ -239,6 +241,17 @@ def test_a_camera_that_takes_several_frames_unasked(
     assert error.needed > 150 * FRAME
     RE(bp.count([cam], 1))
     assert beamtime[-1].primary.read()["cam"].shape == (1, 50, 256, 256)
+
+
+def test_a_flight_of_several_frames_for_each_event(
+    RE: Any, beamtime: Beamtime, cam: Any, x: Any, disks: Disks, messages: list[Any]
+) -> None:
+    disks.free["/"] = 32 * MB + 100 * FRAME
+    plan = fly_scan([cam], x, 0, 1, 10, exposure=0.001, frames_per_event=20)
+    error = refused(RE, plan)
+    assert error.needed > 200 * FRAME
+    # Preparing the flyer moves the motor to where it runs up.
+    assert not commands(messages) & {"set", "prepare", "kickoff", "open_run"}
 
 
 def test_several_frames_prepared_after_something_was_set(
@@ -548,3 +561,24 @@ def test_a_small_disk(RE: Any, tmp_path: Path, messages: list[Any]) -> None:
             assert beamtime[-1].primary.read()["cam"].shape == (30, 256, 256)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_stock_detector(
+    RE: Any, beamtime: Beamtime, disks: Disks, tmp_path: Path
+) -> None:
+    """It writes files of its own, and describes itself only when it is prepared."""
+    from ophyd_async.sim import PatternGenerator, SimBlobDetector
+
+    with init_devices():
+        blob = SimBlobDetector(
+            beamtime.path_provider,
+            PatternGenerator(sleep=lambda seconds: asyncio.sleep(0)),
+        )
+    RE(bp.count([blob], 2))
+    data = beamtime[-1].primary.read()["blob"]
+    size = data.dtype.itemsize * int(np.prod(data.shape[1:]))
+    disks.free["/"] = 32 * MB + 20 * size
+    RE(bp.count([blob], 2))
+    with pytest.warns(BeamtimeWarning, match="up to .* for 22 events"):
+        RE(bp.count([blob], 22))
+    assert beamtime[-1].exit_status == "success"

@@ -58,6 +58,21 @@ def planned_events(md: Mapping[str, Any]) -> int | None:
     return None
 
 
+def planned_rows(md: Mapping[str, Any], detector: str) -> int | None:
+    """Return how many frames of an event a plan announces; None if it does not.
+
+    This package's fly scans say ``frames_per_event`` among their arguments.
+    """
+    number = _entry(_entry(md, "plan_args"), "frames_per_event")
+    if isinstance(number, Mapping):
+        number = _entry(number, detector)
+    return number if _is_count(number) else None
+
+
+def _entry(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # whatever stands there
+
+
 def _is_count(value: Any) -> TypeGuard[int]:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     return whole and bool(value >= 0)

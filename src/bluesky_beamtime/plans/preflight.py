@@ -23,6 +23,7 @@ from bluesky_beamtime.plans.expectation import (
     each,
     find_detectors,
     planned_events,
+    planned_rows,
 )
 from bluesky_beamtime.plans.untyped import bu
 from bluesky_beamtime.storage import free_space, human_size
@@ -265,8 +266,12 @@ class _Watch:
         found += [obj for at, (obj, _) in self._prepared.items() if at not in seen]
         rows: list[tuple[Any, int | None]] = []
         for device in found:
-            _, info = self._prepared.get(id(device), (None, None))
-            rows.append((device, getattr(info, "collections_per_event", None)))
+            if id(device) in self._prepared:
+                _, info = self._prepared[id(device)]
+                rows.append((device, int(info.collections_per_event)))
+            else:
+                name = str(getattr(device, "name", ""))
+                rows.append((device, planned_rows(run.md, name)))
         return rows
 
     def _flying(self) -> int | None:
