@@ -24,6 +24,7 @@ FOLDER = ROOT / "docs" / "reference" / "figures"
 PAGE = ROOT / "docs" / "reference" / "figures.md"
 
 MEASURED = {
+    "acquisition": ("acquisition.py",),
     "frames": ("frames.py",),
     "kilohertz": ("kilohertz.py",),
     "kills": ("kills.py",),

@@ -18,6 +18,7 @@ def page(figures: Figures) -> str:
         **figures,
         **parts,
         gates=_gates(figures["frames"]),
+        cameras=_cameras(figures.get("acquisition")),
         engines=_engines(figures["frames"]),
         kilohertz_table=_kilohertz(figures["kilohertz"]),
         kills_table=_kills(figures["kills"]),
@@ -96,6 +97,37 @@ def _lines(lines: list[Figures]) -> str:
         for line in lines
     ]
     return table(head, rows)
+
+
+def _cameras(figures: Figures | None) -> str:
+    """Return the section about cameras; none before it was measured."""
+    if figures is None:
+        return ""
+    section = TEMPLATE.with_name("cameras.md").read_text(encoding="utf-8")
+    return section.format(
+        **figures,
+        described=_machine(figures),
+        scans_table=_gates(figures),
+        streams_table=_streams(figures),
+    )
+
+
+def _streams(figures: Figures) -> str:
+    head = (
+        *("frames", "place", "posted", "client"),
+        *("posted/s", "received/s", "to the bare monitor", "lost %"),
+    )
+    rows = [
+        (
+            *(line["frames"], line["place"], line["pace"], line["client"]),
+            f"{line['offered']:.0f}",
+            f"{line['received']:.0f}",
+            f"{line['to_bare']:.2f}",
+            f"{line['lost_percent']:.2f}",
+        )
+        for line in figures["streams"]
+    ]
+    return table(head, rows, words=4)
 
 
 def _kilohertz(figures: Figures) -> str:

@@ -69,7 +69,7 @@ class PvaCamera(Camera):
         Names of the attributes to record with each frame. By default all numbers that
         the IOC takes from a PV, from a parameter of the driver or from a function.
     queue_size
-        Frames that the server may queue for us.
+        Frames that may wait for us; by default what 256 MiB hold, from 16 to 1000.
     timeout
         Seconds within which a PV answers.
     reconnect
@@ -99,7 +99,7 @@ class PvaCamera(Camera):
         trigger_modes: Mapping[DetectorTrigger, int | str] | None = None,
         exactly: bool = False,
         attributes: Sequence[str] | None = None,
-        queue_size: int = 16,
+        queue_size: int | None = None,
         timeout: float = 5.0,
         reconnect: float = 30.0,
         conf: Mapping[str, str] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from bluesky_beamtime.devices.pva_client import PvaClient
 from bluesky_beamtime.devices.pva_records import CameraRecords, PvaRecords
 from bluesky_beamtime.devices.pva_stream import PvaOrder, PvaStream
 from bluesky_beamtime.errors import DeviceError, DeviceTimeoutError
+
+_ROOM_BYTES = 1 << 28
 
 _logger = logging.getLogger("bluesky_beamtime.devices")
 
@@ -52,7 +55,7 @@ class PvaSource:
     attributes
         Those to record with each frame; see :class:`PvaCamera`.
     queue_size
-        Frames that the server may queue for us.
+        Frames that may wait for us; by default what 256 MiB hold, from 16 to 1000.
     timeout
         Seconds within which a PV answers.
     reconnect
@@ -77,7 +80,7 @@ class PvaSource:
         trigger_modes: Mapping[DetectorTrigger, int | str] | None = None,
         exactly: bool = False,
         attributes: Sequence[str] | None = None,
-        queue_size: int = 16,
+        queue_size: int | None = None,
         timeout: float = 5.0,
         reconnect: float = 30.0,
         conf: Mapping[str, str] | None = None,
@@ -191,7 +194,7 @@ class PvaSource:
             look=self.attributes.look if self.attributes.per_frame else None,
         )
         stream = self._stream = PvaStream(order, receiver)
-        stream.subscribe(client, self._queue_size)
+        stream.subscribe(client, self._queue_size or self._room())
         try:
             await asyncio.wait_for(asyncio.shield(stream.connected), patience)
         except TimeoutError as error:
@@ -203,6 +206,14 @@ class PvaSource:
             if exactly:
                 stream.watch(client, records.names.acquire or "")
             await records.start(number, forgotten=forgotten)
+
+    def _room(self) -> int:
+        """Return how many frames may wait: they bridge a disk or a thread that stalls.
+
+        A queue takes memory only for the frames that are in it.
+        """
+        size = self.dtype.itemsize * math.prod(self.shape)
+        return min(max(_ROOM_BYTES // max(size, 1), 16), 1000)
 
     async def stop(self) -> None:
         """Stop the camera if it is ours to stop, then unsubscribe."""

@@ -69,7 +69,9 @@ def open_recording(path: Any) -> Recording:
         The package that reads them is absent.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return ArrayRecording(path, type(path).__name__)
+        return ArrayRecording(
+            path, str(getattr(path, "name", "") or type(path).__name__)
+        )
     whole: str = os.path.expanduser(os.fspath(cast("os.PathLike[str]", path)))
     file, member = _split(whole)
     if file.is_dir():
