@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.devices.data_provider import FrameDataProvider
+from bluesky_beamtime.devices.frame_form import FrameForm
 from bluesky_beamtime.devices.frame_ids import FrameIds
 from bluesky_beamtime.devices.progress import call_soon
 from bluesky_beamtime.errors import DroppedFramesError
@@ -62,7 +63,7 @@ class Reception:
         self._loop = provider.counter.loop
         self._provider = provider
         self._account = provider.account
-        self._mean = _Mean(exposures_per_collection)
+        self._mean = _Mean(exposures_per_collection, provider.form)
         self._ids = FrameIds(id_range)
         self._exposure = exposure
         self._fail_on_drop = fail_on_drop
@@ -209,8 +210,9 @@ class _Mean:
     exposure of its group, and its moment is in the middle of them all.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, form: FrameForm) -> None:
         self._size = size
+        self._form = form
         self._count = 0
         self._total: NDArray[Any] | None = None
         self._stamp: tuple[float, int, float, int | None] = (0.0, 0, 0.0, None)
@@ -227,12 +229,12 @@ class _Mean:
         if self._size == 1:
             return array, taken, number, moment, exact
         array = np.asarray(array)
+        if array.shape != self._form.shape or array.dtype != self._form.dtype:
+            # Numpy would broadcast and convert what the store is going to refuse.
+            return array, taken, number, moment, exact
         if self._total is None:
             self._total = array.astype(_wide(array.dtype))
             self._stamp = (taken, number, moment, exact)
-        elif self._total.shape != array.shape:
-            # Numpy would broadcast what the store is going to refuse.
-            return array, taken, number, moment, exact
         else:
             self._total += array
         self._count += 1

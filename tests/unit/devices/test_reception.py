@@ -14,7 +14,7 @@ import pytest
 from bluesky_beamtime.devices import FrameDataProvider, FrameReceiver, FrameStamp
 from bluesky_beamtime.devices.frame_form import FrameForm
 from bluesky_beamtime.devices.reception import Reception
-from bluesky_beamtime.errors import SinkClosedError
+from bluesky_beamtime.errors import FrameMismatchError, SinkClosedError
 from bluesky_beamtime.storage import FrameStore, open_frames
 
 
@@ -127,6 +127,22 @@ async def test_averages(tmp_path: Path, dtype: str, values: Any, mean: Any) -> N
     await asyncio.wait_for(reception.over, 5)
     provider.close()
     assert stored(provider).tolist() == [[[mean] * 3] * 2]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+@pytest.mark.parametrize(("dtype", "shape"), [("<f4", (2, 3)), ("<u2", (3,))])
+async def test_an_average_takes_no_exposure_that_is_not_as_declared(
+    tmp_path: Path, dtype: str, shape: tuple[int, ...], wrong: int
+) -> None:
+    provider = provider_for(tmp_path)
+    reception = Reception(provider, 3, 3)
+    for number in range(wrong):
+        reception.frame(np.full((2, 3), number, "<u2"))
+    with pytest.raises(FrameMismatchError):
+        reception.frame(np.zeros(shape, dtype))
+    assert isinstance(reception.failure, FrameMismatchError)
+    assert provider.rows == 0
+    provider.close()
 
 
 async def test_without_a_stamp_frames_are_numbered_and_timed(tmp_path: Path) -> None:
