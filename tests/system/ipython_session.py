@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 90.0
+TIMEOUT = 180.0
 CTRL_C = "^C"
 _PROMPT = re.compile(r"^In \[(\d+)\]: (.*)$")
 # What differs from one time to the next, and from one machine to another.
@@ -117,8 +118,16 @@ class Session:
         self._pty.sendline("exit")
         self._pty.expect(pexpect.EOF)
         rest: str = self._pty.before
-        self._pty.close()
+        self._pty.wait()
         return rest
+
+    def kill(self) -> None:
+        """End it as a power cut would, if it is there still."""
+        if self._pty.isalive():
+            self._pty.kill(signal.SIGKILL)
+            # However long this takes: closing the terminal would give up before.
+            self._pty.wait()
+        self._pty.close()
 
 
 @contextmanager
@@ -128,7 +137,7 @@ def session(profile: Path) -> Iterator[Session]:
     try:
         yield opened
     finally:
-        opened._pty.close(force=True)
+        opened.kill()
 
 
 def visible(text: str) -> list[str]:

@@ -82,7 +82,7 @@ def test_a_restart_goes_on(tmp_path: Path) -> None:
         typed.type("RE.md['operator'] = 'Ada'")
         typed.type("%sample Si formula=Si")
         assert "run 1 count: success, 1 event" in typed.type("RE(count([diode]))")
-        # Nobody says goodbye: the terminal is gone, and IPython with it.
+        # Nobody says goodbye: it is killed.
     with session(folder) as typed:
         assert "scan 2 comes next; in the beam: Si" in typed.greeting
         typed.type("RE(count([near]))")

@@ -22,6 +22,7 @@ LIGHT_MODULES = {
     "bluesky_beamtime.devices": HEAVY,
     "bluesky_beamtime.plans": HEAVY,
     "bluesky_beamtime.demo": HEAVY,
+    "bluesky_beamtime.doctor": (*HEAVY, *FRAMEWORK),
 }
 
 
