@@ -70,14 +70,11 @@ class JsonlSink(TextTableSink):
 
     def _format(self, rows: list[tuple[Any, ...]]) -> bytes:
         names = self._columns.names or []
+        if not all(map(_is_finite, zip(*rows, strict=True))):
+            rows = [tuple(map(_tag, row)) for row in rows]
         lines: list[bytes] = []
         for row in rows:
             mapping = dict(zip(names, row, strict=True))
-            for value in row:
-                # The difference is 0 for what is finite.
-                if type(value) is float and value - value != 0:
-                    mapping = {name: _tag(value) for name, value in mapping.items()}
-                    break
             try:
                 lines.append(orjson.dumps(mapping, option=orjson.OPT_APPEND_NEWLINE))
             except TypeError:
@@ -87,6 +84,16 @@ class JsonlSink(TextTableSink):
     def _widen(self, new: list[str], file: AppendFile) -> AppendFile:
         # Each line says for itself what it has.
         return file
+
+
+def _is_finite(column: tuple[Any, ...]) -> bool:
+    """Return whether a column has neither NaN nor infinities."""
+    kinds = set(map(type, column))
+    if float not in kinds:
+        return True
+    if kinds == {float}:
+        return all(map(math.isfinite, column))
+    return all(math.isfinite(value) for value in column if type(value) is float)
 
 
 def _tag(value: Any) -> Any:

@@ -55,6 +55,7 @@ class Parts:
         self._row_group_size = row_group_size
         self._session, self._number, self._next = "", 0, 0
         self._unsynced: list[Path] = []
+        self._growing: _Growing | None = None
         self.paths: list[Path] = []
 
     def find(self) -> list[Path]:
@@ -88,6 +89,12 @@ class Parts:
         self._session, self._number = session, 0
         self._next = _number_of(self.paths[-1]) + 1 if self.paths else 1
         self._unsynced = list(self.paths)
+        # What is there already has to be read again; else the file can grow beside.
+        self._growing = (
+            None
+            if self._sources()
+            else _Growing(self._path, session, self._options, self._row_group_size)
+        )
 
     def _is_there(self) -> bool:
         return self._path.exists() and self._path.stat().st_size > 0
@@ -111,11 +118,14 @@ class Parts:
         unfinished = path.with_name(f".{path.name}.unfinished")
         size = self._row_group_size or table.num_rows
         try:
+            # It will not be there for long: quickly written, not tightly.
             _parquet().write_table(
                 table.replace_schema_metadata({_KEY: json.dumps(facts)}),
                 unfinished,
                 row_group_size=size,
-                **self._options,
+                compression="none",
+                use_dictionary=table.num_rows > 5000,
+                write_statistics=False,
             )
             unfinished.replace(path)
         except BaseException:
@@ -126,6 +136,8 @@ class Parts:
         self._next += 1
         self.paths.append(path)
         self._unsynced.append(path)
+        if self._growing is not None and not self._growing.add(table, shape):
+            self._growing = None
 
     def sync(self) -> None:
         """Bring the parts to the device."""
@@ -139,15 +151,13 @@ class Parts:
     def combine(self, shape: str | None) -> None:
         """Make one file of the file and its parts."""
         sources = self._sources()
+        growing, self._growing = self._growing, None
         if sources == [self._path]:
             return
-        if len(sources) == 1:
-            _sync(sources[0])
-            sources[0].replace(self._path)
-        else:
+        if growing is None or not growing.finish():
             self._merge(sources, shape)
-            for path in self.paths:
-                path.unlink(missing_ok=True)
+        for path in self.paths:
+            path.unlink(missing_ok=True)
         self.paths, self._unsynced = [], []
         _sync(self._path.parent)
 
@@ -217,6 +227,96 @@ class Parts:
                         waiting, rows = [], 0
         if waiting:
             yield pa.concat_tables(waiting)
+
+
+class _Growing:
+    """The file, written beside its parts as long as its columns stay the same.
+
+    Nobody can read it before it is finished, and it is not safe from a kill: the parts
+    are. It spares reading them again at the end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        session: str,
+        options: dict[str, Any],
+        row_group_size: int | None,
+    ) -> None:
+        self._path = path
+        self._unfinished = path.with_name(f".{path.name}.unfinished")
+        self._session = session
+        self._options = options
+        self._row_group_size = row_group_size
+        self._schema: Any = None
+        self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._rows = 0
+
+    def add(self, table: Any, shape: str) -> bool:
+        """Add a table; False if it cannot be, and the file is given up."""
+        try:
+            if self._writer is None:
+                self._begin(table, shape)
+            elif not table.schema.equals(self._schema, check_metadata=False):
+                self._give_up()
+                return False
+            self._waiting.append(table)
+            self._rows += table.num_rows
+            if shape == "blocks" or self._rows >= self._group:
+                self._write()
+        except Exception:
+            # The parts have it all; what is wrong will be said when they are combined.
+            self._give_up()
+            return False
+        return True
+
+    @property
+    def _group(self) -> int:
+        return self._row_group_size or _READINGS_PER_GROUP
+
+    def _begin(self, table: Any, shape: str) -> None:
+        # All parts of this session, however many there will be.
+        facts = {"shape": shape, "parts": {self._session: 2**53}}
+        self._schema = table.schema
+        schema = table.schema.with_metadata({_KEY: json.dumps(facts)})
+        self._writer = _parquet().ParquetWriter(
+            self._unfinished, schema, **self._options
+        )
+
+    def _write(self) -> None:
+        import pyarrow
+
+        if self._waiting:
+            table = cast("Any", pyarrow).concat_tables(self._waiting)
+            size = self._row_group_size or max(1, table.num_rows)
+            self._writer.write_table(
+                table.replace_schema_metadata(self._writer.schema.metadata),
+                row_group_size=size,
+            )
+        self._waiting, self._rows = [], 0
+
+    def _give_up(self) -> None:
+        self._waiting = []
+        with contextlib.suppress(Exception):
+            if self._writer is not None:
+                self._writer.close()
+        with contextlib.suppress(OSError):
+            self._unfinished.unlink(missing_ok=True)
+
+    def finish(self) -> bool:
+        """Put the file in its place; False if it could not be finished."""
+        if self._writer is None:
+            return False
+        try:
+            self._write()
+            self._writer.close()
+            _sync(self._unfinished)
+            self._unfinished.replace(self._path)
+        except Exception:
+            self._give_up()
+            return False
+        return True
 
 
 def _fitted(table: Any, schema: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import TracebackType
@@ -22,10 +23,14 @@ from bluesky_beamtime.sinks.base import logger
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
 from bluesky_beamtime.sinks.postgres_config import PostgresConfig
 from bluesky_beamtime.sinks.postgres_types import (
+    BIGINT,
+    BOOLEAN,
+    DOUBLE,
     column_type,
     conversion,
     converter,
     fits,
+    is_natural,
     needed,
     widened,
 )
@@ -54,6 +59,49 @@ class _Table:
     columns: Columns
     types: dict[str, str] = field(default_factory=dict[str, str])
     copies: bool = True
+    has_copied: bool = False
+
+    def holds_samples(self, value_type: type) -> bool:
+        """Return whether samples of a type need no look at each, nor a change."""
+        wanted = {name: column_type(name, ()) for name in BLOCK_COLUMNS}
+        wanted["value"] = {float: DOUBLE, int: BIGINT, bool: BOOLEAN}.get(
+            value_type, "none"
+        )
+        return self.types == wanted
+
+
+class _Change:
+    """A change of tables: a transaction from where one is needed."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._transaction: Any = None
+
+    async def begin(self) -> Any:
+        """Begin a transaction, if there is none yet, and return the connection."""
+        if self._transaction is None:
+            self._transaction = self.connection.transaction()
+            await self._transaction.start()
+        return self.connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._transaction is not None:
+            if error is None:
+                await self._transaction.commit()
+            else:
+                await self._transaction.rollback()
+
+
+async def _keep(connection: Any) -> None:
+    """Leave a connection as it is: the sink changes no settings of it."""
 
 
 class PostgresSink:
@@ -169,6 +217,7 @@ class PostgresSink:
                     min_size=config.pool_min_size,
                     max_size=config.pool_max_size,
                     command_timeout=config.command_timeout_s,
+                    reset=_keep,
                     server_settings={
                         "application_name": "bluesky-beamtime",
                         "statement_timeout": str(int(config.statement_timeout_ms)),
@@ -198,7 +247,7 @@ class PostgresSink:
         found = await connection.fetch(_COLUMNS, self._config.schema, table.name)
         table.columns.names = None
         table.types = {row["column_name"]: row["data_type"] for row in found}
-        table.copies = self._config.use_copy
+        table.copies, table.has_copied = self._config.use_copy, False
         if found:
             table.columns.add(table.types)
 
@@ -271,7 +320,8 @@ class PostgresSink:
         batches = [("blocks", Batch(SUMMARY_COLUMNS, [summary_values(block)]))]
         if self._samples:
             rows = list(block_values(block, text=False))
-            batches.append(("samples", Batch(BLOCK_COLUMNS, rows)))
+            sample_type = _sample_type(block)
+            batches.append(("samples", Batch(BLOCK_COLUMNS, rows, sample_type)))
         elif not self._warned:
             self._warned = True
             extra = {"target": self.target, "table": self._config.table_blocks}
@@ -298,12 +348,14 @@ class PostgresSink:
                 for kind, table in self._tables.items()
             }
             try:
-                async with (
-                    self._pool.acquire() as connection,
-                    connection.transaction(),
-                ):
-                    for kind, batch in batches:
-                        await self._insert(connection, self._tables[kind], batch)
+                async with self._pool.acquire() as connection:
+                    change = _Change(connection)
+                    # A single COPY is whole in itself, and spares two round trips.
+                    if len(batches) > 1:
+                        await change.begin()
+                    async with change:
+                        for kind, batch in batches:
+                            await self._insert(change, self._tables[kind], batch)
             except BaseException as error:
                 for kind, (names, types) in before.items():
                     table = self._tables[kind]
@@ -314,24 +366,35 @@ class PostgresSink:
                 raise
             self._rows_written += sum(len(batch.rows) for _, batch in batches)
 
-    async def _insert(self, connection: Any, table: _Table, batch: Batch) -> None:
-        batch = Batch(tuple(map(_short, batch.columns)), batch.rows)
-        await self._make_place(connection, table, batch)
+    async def _insert(self, change: _Change, table: _Table, batch: Batch) -> None:
+        if any(len(name) > 15 for name in batch.columns):
+            short = tuple(map(_short, batch.columns))
+            batch = Batch(short, batch.rows, batch.value_type)
+        await self._make_place(change, table, batch)
         rows = table.columns.fit(batch.columns, batch.rows)
         names = table.columns.names or []
+        if batch.value_type is not None and table.holds_samples(batch.value_type):
+            await self._send(change, table, names, rows)
+            return
         columns = list(zip(*rows, strict=True))
+        changed = False
         for number, (name, values) in enumerate(zip(names, columns, strict=True)):
             kind = table.types[name]
+            if is_natural(kind, values):
+                continue
+            changed = True
             if not fits(kind, values):
-                kind = await self._widen(connection, table, name, values)
+                kind = await self._widen(change, table, name, values)
             convert = converter(kind)
             if convert is not None:
                 columns[number] = tuple(
                     [None if value is None else convert(value) for value in values]
                 )
-        await self._send(connection, table, names, list(zip(*columns, strict=True)))
+        if changed:
+            rows = list(zip(*columns, strict=True))
+        await self._send(change, table, names, rows)
 
-    async def _make_place(self, connection: Any, table: _Table, batch: Batch) -> None:
+    async def _make_place(self, change: _Change, table: _Table, batch: Batch) -> None:
         """Add a table, or the columns that it lacks."""
         first = table.columns.names is None
         may = self._config.create_tables
@@ -351,10 +414,12 @@ class PostgresSink:
             )
         names = list(table.columns.names or ()) + new
         table.columns.add(new)
-        rows = table.columns.fit(batch.columns, batch.rows)
+        # What does not fit the types that these suggest widens them.
+        rows = table.columns.fit(batch.columns, batch.rows[:100])
         columns = dict(zip(names, zip(*rows, strict=True), strict=True))
         table.types.update({name: column_type(name, columns[name]) for name in new})
         defined = [f"{quote(name)} {table.types[name]}" for name in new]
+        connection = await change.begin()
         if first:
             await connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {self._sql(table)} ({', '.join(defined)})"
@@ -364,7 +429,7 @@ class PostgresSink:
             await connection.execute(f"ALTER TABLE {self._sql(table)} {added}")
 
     async def _widen(
-        self, connection: Any, table: _Table, name: str, values: Sequence[Any]
+        self, change: _Change, table: _Table, name: str, values: Sequence[Any]
     ) -> str:
         """Give a column a type that holds new values too, and return it."""
         there, wanted = table.types[name], needed(values) or "text"
@@ -376,6 +441,7 @@ class PostgresSink:
             )
         kind = widened(there, wanted)
         expression = conversion(quote(name), there, kind)
+        connection = await change.begin()
         await connection.execute(
             f"ALTER TABLE {self._sql(table)} ALTER COLUMN {quote(name)} "
             f"TYPE {kind} USING {expression}"
@@ -386,19 +452,27 @@ class PostgresSink:
         return kind
 
     async def _send(
-        self, connection: Any, table: _Table, names: list[str], rows: list[Any]
+        self, change: _Change, table: _Table, names: list[str], rows: list[Any]
     ) -> None:
+        connection = change.connection
+        if not (table.copies and table.has_copied):
+            await change.begin()
         if table.copies:
+            # A savepoint to go back to, until it is known that COPY is not refused.
+            guard = nullcontext() if table.has_copied else connection.transaction()
             try:
-                async with connection.transaction():
+                async with guard:
                     await connection.copy_records_to_table(
                         table.name,
                         schema_name=self._config.schema,
                         columns=names,
                         records=rows,
                     )
+                table.has_copied = True
                 return
             except self._driver.FeatureNotSupportedError as error:
+                if table.has_copied:
+                    raise
                 extra = {"target": self.target, "table": table.name}
                 logger.warning(
                     "sinks.postgres.copy_refused",
@@ -443,6 +517,15 @@ class PostgresSink:
         for secret in self._config.secrets():
             text = text.replace(secret, "***")
         return text
+
+
+def _sample_type(block: DaqBlock) -> type | None:
+    """Return the Python type of all samples; None if each must be looked at."""
+    dtype = block.data.dtype
+    if (dtype.kind == "u" and dtype.itemsize == 8) or dtype.itemsize > 8:
+        return None
+    kinds: dict[str, type] = {"f": float, "i": int, "u": int, "b": bool}
+    return kinds.get(dtype.kind)
 
 
 def _short(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,13 @@ _EXACT = 2**53
 _WHOLE = ("bigint", "integer", "smallint")
 _FLOATS = ("double precision", "real")
 _TEXTS = ("text", "character varying", "character")
+_NATURAL: dict[str, set[Any]] = {
+    BIGINT: {int},
+    BOOLEAN: {bool},
+    DOUBLE: {float},
+    TEXT: {str},
+    TIME: {datetime},
+}
 _BITS = {"bigint": 63, "integer": 31, "smallint": 15}
 
 
@@ -93,6 +100,17 @@ def fits(kind: str, values: Iterable[Any]) -> bool:
     if kind in (BOOLEAN, TIME):
         return wanted == kind
     # Another type, of a table that somebody made: the server says.
+    return True
+
+
+def is_natural(kind: str, values: Sequence[Any]) -> bool:
+    """Return whether values are what the driver takes for a type, at a glance."""
+    kinds: set[Any] = set(map(type, values)) - {type(None)}
+    if not kinds <= _NATURAL.get(kind, set()):
+        return False
+    if kind == BIGINT and kinds:
+        numbers = [value for value in values if value is not None]
+        return min(numbers) >= -(2**63) and max(numbers) < 2**63
     return True
 
 

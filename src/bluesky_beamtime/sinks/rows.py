@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
@@ -136,15 +137,16 @@ def _reading_columns(
 
 
 def reading_columns(reading: DaqReading) -> tuple[str, ...]:
-    """Return the names of a reading's columns; the same object for the same names."""
-    extras: tuple[str, ...] = ()
-    if reading.sensor_status or reading.metadata:
-        both = (
-            ("sensor_status", reading.sensor_status),
-            ("metadata", reading.metadata),
-        )
-        extras = tuple(name for name, value in both if value)
-    return _reading_columns(tuple(reading.values), tuple(reading.units), extras)
+    """Return the names of a reading's columns."""
+    return _reading_columns(
+        tuple(reading.values), tuple(reading.units), _extras(reading)
+    )
+
+
+def _extras(reading: DaqReading) -> tuple[str, ...]:
+    if not reading.sensor_status:
+        return ("metadata",) if reading.metadata else ()
+    return ("sensor_status", "metadata") if reading.metadata else ("sensor_status",)
 
 
 def reading_values(reading: DaqReading, *, text: bool = False) -> tuple[Any, ...]:
@@ -351,25 +353,22 @@ def block_values(
     count = block.samples_per_channel
     numbers = range(block.first_sample_index, block.first_sample_index + count)
     error = (None, None) if block.error is None else describe_error(block.error)
-    device, task, index = block.device, block.task, block.block_index
+    before = (repeat(block.device), repeat(block.task))
+    after = (repeat(error[0]), repeat(error[1]))
     for channel, samples in zip(block.channels, block.data, strict=True):
-        unit = block.units.get(channel)
-        values: list[Any] = samples[:count].tolist()
-        for number, mono, moment, value in zip(
-            numbers, times.mono_ns, moments, values, strict=True
-        ):
-            yield (
-                device,
-                task,
-                channel,
-                index,
-                number,
-                mono,
-                moment,
-                value,
-                unit,
-                *error,
-            )
+        # Rows are made without a line of Python for each.
+        yield from zip(
+            *before,
+            repeat(channel),
+            repeat(block.block_index),
+            numbers,
+            times.mono_ns,
+            moments,
+            samples[:count].tolist(),
+            repeat(block.units.get(channel)),
+            *after,
+            strict=False,
+        )
 
 
 def block_to_samples(
@@ -419,6 +418,8 @@ class Batch:
     """Names of the columns."""
     rows: list[tuple[Any, ...]]
     """Values, in the order of the columns."""
+    value_type: type | None = None
+    """Of the samples of a block, if all of them have one that is known."""
 
 
 def reading_batches(
@@ -426,13 +427,15 @@ def reading_batches(
 ) -> list[Batch]:
     """Return readings as batches, a new one wherever the columns change."""
     batches: list[Batch] = []
-    current: tuple[str, ...] | None = None
     rows: list[tuple[Any, ...]] = []
+    known: tuple[tuple[str, ...], ...] | None = None
     for reading in readings:
-        columns = reading_columns(reading)
-        if columns is not current:
+        # To compare names with those of the reading before is cheaper than to look
+        # them up.
+        names = (tuple(reading.values), tuple(reading.units), _extras(reading))
+        if names != known:
             rows = []
-            batches.append(Batch(columns, rows))
-            current = columns
+            batches.append(Batch(_reading_columns(*names), rows))
+            known = names
         rows.append(reading_values(reading, text=text))
     return batches
