@@ -44,6 +44,7 @@ def make_app(
     """
     from tiled.config import Authentication
 
+    from bluesky_beamtime.serving.compressing import make_compression
     from bluesky_beamtime.serving.pages import add_pages
     from bluesky_beamtime.serving.untyped import build_app
 
@@ -54,7 +55,11 @@ def make_app(
     authentication = Authentication(
         single_user_api_key=key, allow_anonymous_access=public
     )
-    app = build_app(tree_of(shelf), authentication=authentication)
+    app = build_app(
+        tree_of(shelf),
+        authentication=authentication,
+        compression_registry=make_compression(),
+    )
     add_pages(app, shelf)
     return Guard(app, key=None if public else key)
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import h5py as _h5py
 import pyarrow
 from tiled import config as _config
-from tiled.media_type_registration import default_serialization_registry
+from tiled import media_type_registration as _media
 from tiled.server import app as _app
 from tiled.structures import array as _array
 from tiled.structures import table as _table
@@ -19,13 +19,17 @@ build_app_from_config: Any = cast("Any", _app).build_app_from_config
 parse_configs: Any = cast("Any", _config).parse_configs
 ArrayStructure: Any = cast("Any", _array).ArrayStructure
 TableStructure: Any = cast("Any", _table).TableStructure
-serialization_registry: Any = cast("Any", default_serialization_registry)
+serialization_registry: Any = cast("Any", _media).default_serialization_registry
+compression_registry: Any = cast("Any", _media).default_compression_registry
+CompressionRegistry: Any = cast("Any", _media).CompressionRegistry
 
 __all__ = [
     "ArrayStructure",
+    "CompressionRegistry",
     "TableStructure",
     "build_app",
     "build_app_from_config",
+    "compression_registry",
     "h5py",
     "pa",
     "parse_configs",

@@ -1,0 +1,52 @@
+"""Blocks of frames on their way to a client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bluesky_beamtime.serving.server import make_app
+from tests.unit.serving.test_guard import KEY, Client
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+FRAMES = np.random.default_rng(3).poisson(4, (2, 64, 48)).astype("<u2")
+
+
+def test_a_block_is_compressed_lightly(beamtime: Any, path: Path) -> None:
+    import blosc2
+    import event_model
+
+    from bluesky_beamtime.database.engine import Database
+
+    composed = event_model.compose_run(metadata={"plan_name": "count", "scan_id": 1})
+    beamtime("start", composed.start_doc)
+    described = {"source": "s", "dtype": "array", "shape": [64, 48]}
+    stream = composed.compose_descriptor(name="primary", data_keys={"cam": described})
+    beamtime("descriptor", stream.descriptor_doc)
+    for frame in FRAMES:
+        event = stream.compose_event(data={"cam": frame}, timestamps={"cam": 1.0})
+        beamtime("event", event)
+    beamtime("stop", composed.compose_stop())
+    database = Database(path, mode="r")
+    try:
+        client = Client(make_app([database], key=KEY))
+        uid = composed.start_doc["uid"]
+        status, head, body = client.get(
+            f"/api/v1/array/full/{uid}/primary/cam",
+            headers=[
+                (b"authorization", f"Apikey {KEY}".encode()),
+                (b"accept", b"application/octet-stream"),
+                (b"accept-encoding", b"gzip, zstd, blosc2"),
+            ],
+        )
+    finally:
+        database.close()
+    assert (status, head["content-encoding"]) == (200, "blosc2")
+    assert len(body) < FRAMES.nbytes / 2
+    assert blosc2.decompress2(body) == FRAMES.tobytes()
+    # Which codec it was stands in the header of the frame (flags, bits 5 to 7).
+    assert body[2] >> 5 == blosc2.Codec.LZ4.value
