@@ -50,7 +50,7 @@ class IocProcess:
         module: str,
         arguments: Sequence[str],
         *,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
     ) -> None:
         command = [sys.executable, "-m", module, "--until-eof", *arguments]
         self._process = subprocess.Popen(
@@ -164,7 +164,7 @@ class SimIoc(IocProcess):
         seed: int = 0,
         exposure: float = 0.1,
         options: tuple[str, ...] = (),
-        timeout: float = 30.0,
+        timeout: float = 60.0,
     ) -> None:
         arguments = ["--prefix", prefix, "--seed", str(seed)]
         arguments += ["--exposure", str(exposure), "--shape", *map(str, shape)]
