@@ -42,6 +42,7 @@
     │   ├── SinkSchemaError           (ValueError)    a record that fits no table
     │   ├── SinkWriteError            (OSError)       what a sink could not write
     │   └── SinkDependencyError       (ImportError)   a package that a sink needs
+    ├── ExportError                   (OSError)       a file that was not exported
     ├── ServingError                  (RuntimeError)  a server that cannot be started
     ├── ProfileError                  (ValueError)    a profile that cannot be made
     └── MissingExtraError             (ImportError)   an optional package is absent
@@ -57,6 +58,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -333,6 +335,25 @@ class DeviceTimeoutError(DeviceError, TimeoutError):
     """A device that does not answer in time."""
 
 
+class ExportError(BeamtimeError, OSError):
+    """A run that could not be exported; nothing is left of the attempt.
+
+    Attributes
+    ----------
+    errno : int or None
+        The operating system's error number, such as :data:`errno.EEXIST`.
+    filename : str or None
+        The file that could not be written.
+    """
+
+    def __init__(
+        self, message: str, *, errno: int | None = None, filename: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+
 class ServingError(BeamtimeError, RuntimeError):
     """A server cannot be started, or not like this."""
 
@@ -427,6 +448,16 @@ class SinkWriteError(SinkError, OSError):
         super().__init__(message, context=context, records=records)
         self.errno = errno
         self.filename = filename
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError keeps two of them where pickle does not look.
+        values = {
+            "context": self.context,
+            "records": self.records,
+            "errno": self.errno,
+            "filename": self.filename,
+        }
+        return partial(type(self), **values), (str(self),)
 
 
 class SinkDependencyError(SinkError, MissingExtraError):
