@@ -19,7 +19,12 @@ from bluesky import plans as bp
 from bluesky import preprocessors as bpp
 from bluesky.utils import IllegalMessageSequence
 
-from bluesky_beamtime.plans import fly_frames, grid_frames, snap
+from bluesky_beamtime.plans import (
+    fly_frames,
+    fly_scan,
+    grid_frames,
+    snap,
+)
 from tests.integration.trouble import Beamline, at_message
 
 STRIDE = 1 if os.environ.get("BEAMTIME_TROUBLE") == "all" else 5
@@ -33,7 +38,20 @@ PLANS: dict[str, tuple[Callable[[Beamline], Any], str, int]] = {
         "step",
         2,
     ),
-    "fly_frames": (lambda line: fly_frames(line.cams, 20, exposure=None), "fly", 20),
+    # Frames are announced once, at the end: on a slow machine too the messages are the
+    # same each time.
+    "fly_frames": (
+        lambda line: fly_frames(line.cams, 20, exposure=None, flush_period=60),
+        "fly",
+        20,
+    ),
+    "fly_scan": (
+        lambda line: fly_scan(
+            line.cams, line.motor, 0, 1, 8, exposure=0.01, flush_period=60
+        ),
+        "fly",
+        8,
+    ),
 }
 
 
