@@ -169,7 +169,7 @@ class ReplayCamera(Camera):
     path
         What to replay; see the table.
     rate
-        Frames per second, :data:`math.inf` for as many as can be stored; None for one
+        Frames per second, ``math.inf`` for as many as can be stored; None for one
         per exposure, as a camera would take them.
     loop
         Whether to begin again after the last frame.
