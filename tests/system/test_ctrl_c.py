@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 CHILD = """
@@ -114,11 +116,13 @@ def run_and_press(folder: Path, kind: str, *scenarios: str) -> None:
     assert words == ["press"] * presses + ["fine"]
 
 
-def test_a_step_scan(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("presses", ["once", "twice"])
+def test_a_step_scan(tmp_path: Path, presses: str) -> None:
     ends = ("resume", "abort", "stop", "halt")
-    scenarios = [f"{presses}-{end}" for presses in ("once", "twice") for end in ends]
-    run_and_press(tmp_path, "step", *scenarios)
+    run_and_press(tmp_path, "step", *(f"{presses}-{end}" for end in ends))
 
 
+@pytest.mark.timeout(300)
 def test_a_fly_scan(tmp_path: Path) -> None:
     run_and_press(tmp_path, "fly", "once-resume", "twice-resume")
