@@ -48,6 +48,9 @@ class Columns:
         """
         if self.names is None:
             return self._distinct(columns, [])
+        if tuple(columns) in self._places:
+            # Looked at before, and nothing was added since.
+            return []
         found = self._match(columns)
         new = [name for name, there in zip(columns, found, strict=True) if not there]
         if not new:
