@@ -20,7 +20,7 @@ def client_of(database: Database) -> Any:
     Notes
     -----
     The application of a server runs in a thread of its own; nothing listens at any
-    address. It ends with the client.
+    address. It ends with the last of the clients.
     """
     import tiled.client
     from tiled.client import context as contexts
@@ -36,6 +36,7 @@ def client_of(database: Database) -> Any:
         warnings.filterwarnings("ignore", message="Using `httpx`")
         app = build_app(tree_of(Shelf.of([database])))
         context = cast("Any", contexts).Context.from_app(app)
-    client = clients.from_context(context)
-    weakref.finalize(client, context.close)
-    return client
+    # Runs and streams outlive the catalogue that they came from; all of them hold the
+    # context, which the HTTP client does not.
+    weakref.finalize(context, context.http_client.__exit__)
+    return clients.from_context(context)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -267,3 +269,16 @@ def test_runs_that_go_on_are_there_and_grow(lab: Any, connect: Connect) -> None:
     assert [name for name, _ in run.documents()] == ["start", "descriptor"] + 3 * [
         "event"
     ]
+
+
+def test_a_run_outlives_the_catalogue(lab: Lab) -> None:
+    """In one expression nobody holds the client that everything comes from."""
+    lab.run(plan_name="count")
+    run = lab.beamtime.tiled()[-1]
+    gc.collect()
+    assert next(name for name, _ in run.documents()) == "start"
+    assert lab.beamtime.tiled()[-1].start["plan_name"] == "count"
+    context = weakref.ref(run.context)
+    del run
+    gc.collect()
+    assert context() is None
