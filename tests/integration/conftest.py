@@ -109,6 +109,11 @@ class Run:
     def __getitem__(self, name: str) -> list[dict[str, Any]]:
         return [doc for kind, doc in self.docs if kind == name]
 
+    @property
+    def by_name(self) -> dict[str, list[dict[str, Any]]]:
+        """The documents as ``ophyd_async.testing.assert_emitted`` takes them."""
+        return {name: self[name] for name, _ in self.docs}
+
     def rows_per_event(self, datum: dict[str, Any]) -> int:
         (resource,) = (
             doc

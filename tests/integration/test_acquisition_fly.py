@@ -18,6 +18,7 @@ from bluesky import plans as bp
 from bluesky import preprocessors as bpp
 from bluesky.utils import FailedPause, ProgressBarManager, RunEngineInterrupted
 from ophyd_async.core import TriggerInfo, init_devices
+from ophyd_async.testing import assert_emitted
 
 from bluesky_beamtime.devices import SimCamera
 from bluesky_beamtime.errors import DeviceError
@@ -52,6 +53,15 @@ def test_two_cameras_at_different_paces(RE: RunEngine, run: Any, camera: Any) ->
     quick, slow = camera("quick"), camera("slow", period=0.005)
     RE(fly_frames([quick, slow], 60, exposure=0.01, flush_period=0.05))
 
+    # Six arrays in one stream, announced as often as there was something new.
+    assert_emitted(
+        run.by_name,
+        start=1,
+        descriptor=1,
+        stream_resource=6,
+        stream_datum=6 * len(run.indices("quick")),
+        stop=1,
+    )
     assert run.exit_status == "success"
     start = run["start"][0]
     assert start["plan_name"] == "fly_frames"

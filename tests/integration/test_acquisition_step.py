@@ -17,6 +17,7 @@ from bluesky import preprocessors as bpp
 from bluesky.utils import RunEngineInterrupted
 from ophyd_async.core import TriggerInfo
 from ophyd_async.sim import SimMotor
+from ophyd_async.testing import assert_emitted
 
 from bluesky_beamtime.devices import SimCamera, SimCounter
 from bluesky_beamtime.errors import DeviceError
@@ -47,6 +48,16 @@ def test_two_cameras_share_a_store(RE: RunEngine, run: Any, camera: Any) -> None
     cam1, cam2 = camera("cam1"), camera("cam2", shape=(5, 3))
     RE(bp.count([cam1, cam2], 4))
 
+    # Frames, times and ids of two cameras: six arrays.
+    assert_emitted(
+        run.by_name,
+        start=1,
+        descriptor=1,
+        stream_resource=6,
+        stream_datum=24,
+        event=4,
+        stop=1,
+    )
     assert run.exit_status == "success"
     keys = run["descriptor"][0]["data_keys"]
     assert keys["cam1"]["shape"] == [6, 8]
