@@ -63,6 +63,7 @@ ipython.set_custom_exc((RunEngineInterrupted,), say_what_next)
 warnings.filterwarnings("ignore", message="The key .* LiveTable does not know how")
 bec = BestEffortCallback()
 RE.subscribe(bec)
+beamtime.attach(RE)  # once more: its line about a run comes after the table
 if settings["plots"]:
     ipython.run_line_magic("matplotlib", "")
 else:
