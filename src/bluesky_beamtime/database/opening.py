@@ -77,8 +77,8 @@ def check_path(path: Path, *, create: bool) -> bool:
     except FileNotFoundError:
         if not create:
             raise BeamtimeFileError(
-                f"there is no beamtime at {name!r}; check the path, or open it with "
-                "mode='a' to start one"
+                f"there is no beamtime at {name!r}; check the path. In Python, "
+                f"Beamtime({path.name!r}) starts one"
             ) from None
         if not path.parent.is_dir():
             raise BeamtimeFileError(
