@@ -184,8 +184,8 @@ def test_a_newer_file_is_refused_and_untouched(tmp_path: Path, mode: str) -> Non
         ("", "a", "is a folder"),
         ("", "r", "is a folder"),
         ("none/x.db", "a", "no folder.*make it first"),
-        ("none/x.db", "r", "no beamtime at.*mode='a'"),
-        ("x.db", "r", "no beamtime at.*mode='a'"),
+        ("none/x.db", "r", r"no beamtime at.*Beamtime\('x.db'\) starts"),
+        ("x.db", "r", r"no beamtime at.*Beamtime\('x.db'\) starts"),
     ],
 )
 def test_a_wrong_path_says_what_to_do(
