@@ -156,6 +156,7 @@ class TestRestart:
         panel: Panel,
         mortal: MortalIoc,
         eventually: Any,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         panel.put("AcquireTime", EXPOSURE)
         panel.put("Acquire", 1)
@@ -165,6 +166,9 @@ class TestRestart:
             eventually(lambda: cam._data.provider and cam._data.provider.rows > 20, 60)
             mortal.kill()
             mortal.start()
+            # Else the new count passes the old one while nobody listens: nothing tells
+            # that from frames that were lost.
+            eventually(lambda: "is back after" in caplog.text, 100)
             panel.put("AcquireTime", EXPOSURE)
             panel.put("Acquire", 1)
 
