@@ -19,6 +19,7 @@ LIGHT_MODULES = {
     "bluesky_beamtime.database": (*HEAVY, *FRAMEWORK),
     "bluesky_beamtime.recording": (*HEAVY, *FRAMEWORK),
     "bluesky_beamtime.beamtime": (*HEAVY, *FRAMEWORK),
+    "bluesky_beamtime.exports": (*HEAVY, *FRAMEWORK),
     "bluesky_beamtime.devices": HEAVY,
     "bluesky_beamtime.plans": HEAVY,
     "bluesky_beamtime.demo": HEAVY,

@@ -20,7 +20,7 @@ _MOST_PROBLEMS = 50
 
 
 @contextmanager
-def _progress() -> Generator[Callable[[str, int, int], None]]:
+def progress_bar() -> Generator[Callable[[str, int, int], None]]:
     """Show a bar on standard error, where that is a terminal."""
     from rich.progress import Progress
 
@@ -40,7 +40,7 @@ def verify_file(file: Path, *, json: bool, quick: bool) -> bool:
     """Check a beamtime and print what is wrong; returns whether nothing is."""
     from bluesky_beamtime.database import Database, encode, verify
 
-    with _progress() as show, closing(Database(file, mode="r")) as database:
+    with progress_bar() as show, closing(Database(file, mode="r")) as database:
         report = verify(database, quick=quick, progress=show)
     if json:
         print(encode(report.to_json()))
@@ -70,7 +70,7 @@ def recover_file(file: Path, *, json: bool) -> bool:
 
     # A new file would be made otherwise.
     check_path(file, create=False)
-    with _progress() as show, closing(Database(file)) as database:
+    with progress_bar() as show, closing(Database(file)) as database:
         report = recover(database, show)
     if json:
         print(encode(_plain(report)))

@@ -100,6 +100,12 @@ class RowFrames:
         array = self[:]
         return array if dtype is None else array.astype(dtype, copy=False)
 
+    def parts(
+        self,
+    ) -> tuple[list[Any], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+        """Return the stored arrays, and for each row which of them and what index."""
+        return self._sources, self._source_of_row, self._index_of_row
+
     def lazy(self, name: str) -> Any:
         """Return a dask array whose blocks are a few frames each.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Row, func, select
@@ -26,6 +28,7 @@ from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.database.summaries import summarize
 from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import RunNotFoundError
+from bluesky_beamtime.plugins import load_plugin
 from bluesky_beamtime.sinks import DaqBlock, DaqReading, DocumentRecords
 from bluesky_beamtime.storage import open_frames
 
@@ -343,6 +346,51 @@ class Run:
         )
         for name, document in self.documents():
             yield from cast("Iterator[DaqBlock]", records(name, document))
+
+    def export(
+        self,
+        path: str | os.PathLike[str] | None,
+        format: str,
+        *,
+        overwrite: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+        **options: Any,
+    ) -> list[Path]:
+        """Write the run for another program; return the files.
+
+        They appear when they are finished, or not at all. What a format cannot hold in
+        one file, as several streams in CSV, is one file each,
+        ``<stem>-<name>.<ext>``.
+
+        Parameters
+        ----------
+        path
+            Where to; a folder, or None for the current one, gets
+            ``<scan_id>_<plan>.<ext>``.
+        format
+            ``"nexus"`` or another one that is installed; the reference has a table.
+        overwrite
+            Replace what is there.
+        progress
+            Called with what is being written, how much of it is done, and how much
+            there is.
+        **options
+            What the format understands, such as ``frames="external"`` of nexus.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            There is no such format.
+        ExportError
+            The file is there already, cannot be written, or the run has nothing that
+            the format could hold.
+        StorageError
+            Frames cannot be read.
+        MissingExtraError
+            A package is not installed that the format needs.
+        """
+        write = load_plugin("bluesky_beamtime.exports", format, "export")
+        return write(self, path, overwrite=overwrite, progress=progress, **options)
 
     @property
     def stream_names(self) -> list[str]:

@@ -13,7 +13,7 @@ from bluesky_beamtime.errors import FrameReadError, StoreReadError
 from bluesky_beamtime.storage.codecs import checksum, checksum_error
 from bluesky_beamtime.storage.hdf5_format import UNDEFINED
 from bluesky_beamtime.storage.hdf5_index_view import IndexView
-from bluesky_beamtime.storage.hdf5_layout import State
+from bluesky_beamtime.storage.hdf5_layout import DATASET, State
 from bluesky_beamtime.storage.hdf5_log import BARE_FRAME, FRAME, HEADER_BYTES, MAGIC
 from bluesky_beamtime.storage.hdf5_look import ATTEMPTS, look, opened, own_layout
 from bluesky_beamtime.storage.hdf5_places import IndexDamagedError
@@ -42,6 +42,9 @@ class HDF5Frames(FrameArray):
 
     See :class:`~bluesky_beamtime.storage.FrameArray`.
     """
+
+    dataset = DATASET
+    """Where the HDF5 library finds the frames in the file."""
 
     def refresh(self) -> int:
         """Look again how many frames there are and return their number.

@@ -1,0 +1,31 @@
+"""Runs as CSV: a table for each stream."""
+
+from __future__ import annotations
+
+import csv as writing
+
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.files import ExportFiles
+from bluesky_beamtime.exports.format import ExportFormat
+from bluesky_beamtime.exports.rows import column_names, table_rows, tabular
+
+
+def write_csv(content: RunContent, files: ExportFiles) -> None:
+    """Write a CSV file for each stream, UTF-8, with ``<key>_unit`` columns.
+
+    Numbers have all their digits. An array of an event is JSON text in its cell;
+    frames are left out, with a warning.
+    """
+    streams = tabular(content, files)
+    paths = files.several([stream.name for stream in streams])
+    for stream, path in zip(streams, paths, strict=True):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = writing.writer(file)
+            writer.writerow(column_names(stream, units=True))
+            total = len(stream.seq_nums)
+            for number, row in enumerate(table_rows(stream, units=True), 1):
+                writer.writerow(row)
+                files.tell(stream.name, number, total)
+
+
+csv = ExportFormat("csv", "csv", write_csv)

@@ -1,0 +1,61 @@
+"""Runs as the documents they were recorded from: JSON lines and msgpack."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.database import encode
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.files import ExportFiles
+from bluesky_beamtime.exports.format import ExportFormat
+
+
+def write_jsonl(content: RunContent, files: ExportFiles) -> None:
+    """Write the documents of a run, a line ``["name", {…}]`` for each.
+
+    Numbers that JSON does not know, arrays of events and the like are tagged values,
+    which ``beamtime import`` restores. Frames outside of events stay where they are:
+    the documents tell where.
+    """
+    with files.single().open("w", encoding="utf-8") as file:
+        for number, (name, document) in enumerate(content.run.documents(), 1):
+            file.write(f"{encode([name, document])}\n")
+            files.tell("documents", number, number)
+
+
+def write_msgpack(content: RunContent, files: ExportFiles) -> None:
+    """Write the documents of a run as suitcase-msgpack does, arrays included."""
+    # Any: its types are incomplete.
+    library: Any = import_module("msgpack")
+    packer = library.Packer(default=_packable, use_bin_type=True)
+    with files.single().open("wb") as file:
+        for number, (name, document) in enumerate(content.run.documents(), 1):
+            file.write(packer.pack([name, document]))
+            files.tell("documents", number, number)
+
+
+def _packable(value: Any) -> Any:
+    """Return what msgpack-numpy makes of a value of NumPy."""
+    if isinstance(value, np.ndarray):
+        array = cast("NDArray[Any]", value)
+        described = array.dtype.descr if array.dtype.names else array.dtype.str
+        return {
+            b"nd": True,
+            b"type": described,
+            b"kind": b"V" if array.dtype.names else b"",
+            b"shape": array.shape,
+            b"data": array.tobytes(),
+        }
+    if isinstance(value, np.generic):
+        return cast("Any", value).item()
+    if isinstance(value, complex):
+        return {b"complex": True, b"data": repr(value)}
+    raise TypeError(f"msgpack has no type for {value!r:.80}; jsonl has")
+
+
+jsonl = ExportFormat("jsonl", "jsonl", write_jsonl)
+msgpack = ExportFormat("msgpack", "msgpack", write_msgpack)

@@ -1,0 +1,109 @@
+"""What every format has in common: names, refusals, errors, one call."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bluesky_beamtime.database import Run
+from bluesky_beamtime.errors import BeamtimeWarning, ExportError, MissingExtraError
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.files import ExportFiles, Progress, safe_name
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A way to write a run for another program.
+
+    An object like this behind an entry point of the group ``bluesky_beamtime.exports``
+    adds a format; its name there is what users say.
+    """
+
+    name: str
+    """What users call it."""
+    extension: str
+    """What its files end with, without a dot."""
+    write: Callable[..., None]
+    """``write(content, files, **options)`` writes a :class:`RunContent` into
+    :class:`ExportFiles`."""
+    extra: str = "export"
+    """What to install for it."""
+
+    def __call__(
+        self,
+        run: Run,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> list[Path]:
+        """Write a run, and return the files.
+
+        Parameters
+        ----------
+        run
+            The run, which may still be going on: it is written as far as it is.
+        path
+            Where to; an existing folder, or None for the current one, gets a file
+            ``<scan_id>_<plan>.<ext>``.
+        overwrite
+            Replace what is there.
+        progress
+            Called with what is written, how much is done, and how much it is.
+        **options
+            What the format understands.
+
+        Raises
+        ------
+        ExportError
+            The file is there already, the disk refused it, or the run has nothing that
+            this format could hold.
+        StorageError
+            Frames cannot be read; nothing is left behind.
+        MissingExtraError
+            A package is absent.
+        """
+        target = self.path_for(run, path)
+        content = RunContent(run)
+        try:
+            with ExportFiles(target, overwrite=overwrite, progress=progress) as files:
+                self.write(content, files, **options)
+        except ImportError as error:
+            if isinstance(error, MissingExtraError):
+                raise
+            package = error.name or "a package"
+            what = f"the format {self.name!r}"
+            raise MissingExtraError(what, package, self.extra) from error
+        except OSError as error:
+            if error.errno is None or isinstance(error, ExportError):
+                raise
+            raise ExportError(
+                f"{run.label} could not be written to {str(target)!r}: "
+                f"{os.strerror(error.errno)}; nothing is left of it. Choose a folder "
+                "that can be written and has space",
+                errno=error.errno,
+                filename=str(target),
+            ) from error
+        if files.left_out:
+            warnings.warn(
+                f"{run.label}: {self.name} has no place for "
+                f"{', '.join(files.left_out)}; nexus and hdf5 hold everything",
+                BeamtimeWarning,
+                stacklevel=3,
+            )
+        return files.written
+
+    def path_for(self, run: Run, path: str | os.PathLike[str] | None) -> Path:
+        """Return where a run goes."""
+        target = Path.cwd() if path is None else Path(path)
+        # A Zarr hierarchy that is to be replaced is a folder too.
+        if not target.is_dir() or target.name.endswith(f".{self.extension}"):
+            return target
+        number = run.uid[:8] if run.scan_id is None else str(run.scan_id)
+        words = [number, *([run.plan_name] if run.plan_name else [])]
+        return target / f"{safe_name('_'.join(words))}.{self.extension}"

@@ -1,0 +1,152 @@
+"""Fields as datasets of an HDF5 file, copied a few megabytes at a time."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.database import encode
+from bluesky_beamtime.database.rowframes import RowFrames
+from bluesky_beamtime.errors import ExportError
+from bluesky_beamtime.exports.content import Field
+from bluesky_beamtime.exports.files import ExportFiles
+
+
+def add_field(
+    group: Any, name: str, field: Field, files: ExportFiles, links: Path | None = None
+) -> Any:
+    """Write a field as a dataset and return it.
+
+    Values keep their type and shape; what has no common type or shape is JSON text,
+    one for each row, and has the attribute ``encoding``.
+
+    Parameters
+    ----------
+    group
+        h5py group.
+    name
+        Name of the dataset.
+    field
+        What to write.
+    files
+        Told of progress.
+    links
+        Folder of the file if frames are to be linked, not copied.
+    """
+    streamed = field.data_key.get("external") == "STREAM:"
+    if links is not None and streamed and field.is_image:
+        dataset = group.create_virtual_dataset(name, _layout(field, links))
+    elif field.dtype.kind in "OU":
+        dataset = _add_texts(group, name, np.asarray(field.values[:]))
+    else:
+        dataset = _add_numbers(group, name, field, files)
+    describe(dataset, {k: v for k, v in field.data_key.items() if k in _TOLD})
+    return dataset
+
+
+_TOLD = ("units", "precision", "source")
+
+
+def _add_numbers(group: Any, name: str, field: Field, files: ExportFiles) -> Any:
+    shape = field.shape
+    # A chunk for each frame: readers look at one at a time.
+    chunks = (1, *shape[1:]) if field.is_image and all(shape) else None
+    dataset = group.create_dataset(name, shape, field.dtype, chunks=chunks)
+    if not all(shape):
+        return dataset
+    for first, block in field.blocks():
+        dataset[first : first + len(block)] = block
+        files.tell(field.key, first + len(block), shape[0])
+    return dataset
+
+
+def _add_texts(group: Any, name: str, values: NDArray[Any]) -> Any:
+    h5py: Any = import_module("h5py")
+
+    rows: list[Any] = values.tolist()
+    plain = values.dtype.kind == "U" or all(isinstance(row, str) for row in rows)
+    if plain:
+        texts = np.array(rows, object).reshape(values.shape)
+    else:
+        texts = np.array([encode(row) for row in rows], object)
+    kind: Any = h5py.string_dtype()
+    dataset = group.create_dataset(name, texts.shape, kind)
+    if texts.size:
+        dataset[...] = texts
+    if not plain:
+        dataset.attrs["encoding"] = "json"
+    return dataset
+
+
+def describe(node: Any, attributes: dict[str, Any]) -> None:
+    """Set attributes of a group or dataset; what HDF5 has no type for is JSON."""
+    for key, value in attributes.items():
+        if value is not None:
+            node.attrs[key] = plain(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as HDF5 has it, as JSON text if it has nothing like it."""
+    if isinstance(value, (bool, float, str)):
+        # HDF5 ends texts at a zero.
+        return value.replace("\0", "\\0") if isinstance(value, str) else value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        array: NDArray[Any] = np.asarray(cast("Any", value))
+        if array.dtype.kind in "biufc":
+            return array
+    return encode(value)
+
+
+def _layout(field: Field, folder: Path) -> Any:
+    """Return a virtual dataset whose rows are those of the detector's own files.
+
+    Raises
+    ------
+    ExportError
+        The frames are in no HDF5 file.
+    """
+    h5py: Any = import_module("h5py")
+
+    values = field.values
+    sources: Any = values.parts() if isinstance(values, RowFrames) else None
+    if sources is None:
+        raise _not_linkable(field, "in the events")
+    layout: Any = h5py.VirtualLayout(field.shape, field.dtype)
+    stored, source_of_row, index_of_row = sources
+    if values.per_row is not None:
+        raise _not_linkable(field, "several in each event")
+    breaks = 1 + np.flatnonzero(
+        (np.diff(source_of_row) != 0) | (np.diff(index_of_row) != 1)
+    )
+    edges = [0, *breaks.tolist(), len(index_of_row)]
+    for first, last in pairwise(edges):
+        if first == last:
+            continue
+        path, dataset, shape = _hdf5_place(field, stored[int(source_of_row[first])])
+        relative = os.path.relpath(path, folder)
+        source: Any = h5py.VirtualSource(relative, dataset, shape, field.dtype)
+        begin = int(index_of_row[first])
+        layout[first:last] = source[begin : begin + last - first]
+    return layout
+
+
+def _hdf5_place(field: Field, stored: Any) -> tuple[str, str, tuple[int, ...]]:
+    path, dataset = getattr(stored, "path", None), getattr(stored, "dataset", None)
+    if path is None or not isinstance(dataset, str):
+        raise _not_linkable(field, "in no HDF5 file")
+    return str(path), dataset, tuple(stored.shape)
+
+
+def _not_linkable(field: Field, where: str) -> ExportError:
+    return ExportError(
+        f"the frames of {field.key!r} are {where}, and cannot be linked: say "
+        "frames='embedded' to copy them"
+    )

@@ -1,0 +1,148 @@
+"""NeXus files, read back by nexusformat and h5py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from nexusformat.nexus import nxload
+
+from bluesky_beamtime import Beamtime
+from bluesky_beamtime.database import Run
+from bluesky_beamtime.errors import ExportError
+from bluesky_beamtime.storage import HDF5Writer, ZarrWriter
+
+from . import conftest as sent
+
+
+def test_everything_comes_back_with_names_and_units(run: Run, tmp_path: Path) -> None:
+    (path,) = run.export(tmp_path / "run.nxs", "nexus")
+    root: Any = nxload(path)
+    entry = root.entry
+    assert entry.nxclass == "NXentry"
+    assert entry.entry_identifier.nxvalue == run.uid
+    assert entry.title.nxvalue == "run 7: scan"
+    assert entry.sample.nxclass == "NXsample"
+    assert entry.sample["name"].nxvalue == "LaB6"
+    places = {
+        "x": "x/x",
+        "counts": "det/counts",
+        "word": "det/word",
+        "spectrum": "det/spectrum",
+        "map": "det/map",
+        "cam1": "cam1/cam1",
+        "cam2": "cam2/cam2",
+    }
+    for key, place in places.items():
+        field = entry.instrument[place]
+        got = np.asarray(field.nxdata)
+        if key == "word":
+            assert [value.decode() for value in got.tolist()] == sent.WORDS
+        else:
+            np.testing.assert_array_equal(got, sent.EXPECTED[key])
+            assert got.dtype == sent.EXPECTED[key].dtype
+        assert field.attrs.get("units") == sent.DATA_KEYS[key].get("units")
+        assert field.attrs["bluesky_name"] == key
+    assert entry.instrument.x.nxclass == "NXpositioner"
+    assert entry.instrument.cam1.nxclass == "NXdetector"
+    np.testing.assert_array_equal(entry.instrument.cam1.data.nxdata, sent.CAM1)
+    gain = entry.instrument.det.configuration.gain
+    assert (float(gain.nxdata), gain.attrs["units"]) == (2.5, "dB")
+    stamps = entry.instrument.x.x_timestamps
+    np.testing.assert_array_equal(stamps.nxdata, 100.0 + np.arange(5))
+
+
+def test_default_plot_is_the_hinted_signal_against_the_motor(
+    run: Run, tmp_path: Path
+) -> None:
+    (path,) = run.export(tmp_path / "run.nxs", "nexus")
+    root: Any = nxload(path)
+    plot = root.plottable_data
+    assert plot.nxpath == "/entry/primary"
+    assert plot.nxsignal.nxname == "counts"
+    assert [axis.nxname for axis in plot.nxaxes] == ["x"]
+    np.testing.assert_array_equal(plot.nxaxes[0].nxdata, sent.X)
+    np.testing.assert_array_equal(plot["time"].nxdata, 200.0 + np.arange(5))
+
+
+def test_each_camera_has_a_plot_of_its_own(run: Run, tmp_path: Path) -> None:
+    (path,) = run.export(tmp_path / "run.nxs", "nexus")
+    root: Any = nxload(path)
+    for key, shape in (("cam1", (5, 8, 6)), ("cam2", (5, 2, 4, 5))):
+        plot = root.entry[f"primary_{key}"]
+        assert plot.nxclass == "NXdata"
+        assert plot.nxsignal.shape == shape
+        assert plot.nxaxes[0].nxname == "x"
+
+
+def test_frames_of_hdf5_files_can_be_linked(tmp_path: Path) -> None:
+    """Links are relative: the folder can move with its export."""
+    pytest.importorskip("hdf5plugin")
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    with Beamtime(before / "x.db") as beamtime:
+        uid = sent.emit_run(beamtime, before / "frames", (HDF5Writer,))
+        (path,) = beamtime[uid].export(before / "run.nxs", "nexus", frames="external")
+    before.rename(after)
+    with h5py.File(after / path.name) as file:
+        np.testing.assert_array_equal(file["entry/primary_cam1/cam1"], sent.CAM1)
+        assert file["entry/instrument/cam1/cam1"].is_virtual
+    os.rename(after / "frames", after / "elsewhere")
+    with h5py.File(after / path.name) as file:
+        assert not file["entry/instrument/cam1/cam1"][...].any()
+
+
+def test_frames_that_cannot_be_linked_are_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="frames='embedded'"):
+        run.export(tmp_path / "run.nxs", "nexus", frames="external")
+    assert not list(tmp_path.glob("*.nxs"))
+
+
+def test_cut_off_camera_keeps_its_rows_apart(tmp_path: Path) -> None:
+    """No row of another field is lost because a camera stopped early."""
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        uid = sent.emit_run(beamtime, tmp_path / "frames", (ZarrWriter,), stored=3)
+        (path,) = beamtime[uid].export(tmp_path / "run.nxs", "nexus")
+    with h5py.File(path) as root:
+        device = root["entry/instrument/cam1"]
+        np.testing.assert_array_equal(device["cam1"], sent.CAM1[:3])
+        np.testing.assert_array_equal(device["cam1_seq_num"], [1, 2, 3])
+        np.testing.assert_array_equal(root["entry/instrument/x/x"], sent.X)
+        plot = root["entry/primary_cam1"]
+        assert plot.attrs["axes"].tolist() == ["time", ".", "."]
+        np.testing.assert_array_equal(plot["time"], [200.0, 201.0, 202.0])
+
+
+def test_fly_scan_with_two_cameras_opens_with_its_plot(RE: Any, tmp_path: Path) -> None:
+    from ophyd_async.core import init_devices
+    from ophyd_async.sim import SimMotor
+
+    from bluesky_beamtime.devices import SimCamera
+    from bluesky_beamtime.plans import fly_scan
+
+    with Beamtime(tmp_path / "x.db", sample="LaB6") as beamtime:
+        beamtime.attach(RE, report=False)
+        with init_devices():
+            x = SimMotor()
+            cam1 = SimCamera(beamtime.frames, motor=x, shape=(16, 12), exposure=0.01)
+            cam2 = SimCamera(beamtime.frames, motor=x, shape=(8, 10), exposure=0.01)
+        RE(fly_scan([cam1, cam2], x, -1, 1, 12))
+        run = beamtime[-1]
+        (path,) = run.export(tmp_path, "nexus")
+        frames = {key: run["primary"].frames(key)[:] for key in ("cam1", "cam2")}
+        at = run["primary"].read()["cam1_x"].values
+    root: Any = nxload(path)
+    plot = root.plottable_data
+    assert plot.nxpath == "/entry/primary_cam1"
+    assert plot.nxsignal.shape == (12, 16, 12)
+    assert plot.nxaxes[0].nxname == "cam1_x"
+    np.testing.assert_array_equal(plot.nxaxes[0].nxdata, at)
+    assert plot.nxaxes[0].attrs["units"] == "mm"
+    for key, expected in frames.items():
+        data = root.entry.instrument[key].data
+        np.testing.assert_array_equal(data.nxdata, expected)
+        assert root.entry[f"primary_{key}"].nxsignal.shape == expected.shape
