@@ -23,6 +23,7 @@ from bluesky_beamtime.plans import (
     fly_frames,
     fly_scan,
     grid_frames,
+    paced_frames,
     snap,
 )
 from tests.integration.trouble import Beamline, at_message
@@ -51,6 +52,11 @@ PLANS: dict[str, tuple[Callable[[Beamline], Any], str, int]] = {
         ),
         "fly",
         8,
+    ),
+    "paced_frames": (
+        lambda line: paced_frames(line.cams, 6, rate=300, flush_period=60),
+        "fly",
+        6,
     ),
 }
 

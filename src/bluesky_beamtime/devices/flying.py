@@ -97,16 +97,19 @@ class MotorFlyLogic(FlyableLogic[Trajectory, Flight]):
         DeviceError
             The motor cannot fly.
         """
-        await self._remember_velocity()
-        self._preparing = True
+        flight = self._preparing = Flight(value)
         try:
+            await self._remember_velocity()
             await self._go_to_start(value)
+            # Nobody would end what is begun after an unstaging.
+            if self._preparing is flight:
+                await self._followed.start()
         finally:
-            self._preparing = False
-        await self._followed.start()
-        return Flight(value)
+            if self._preparing is flight:
+                self._preparing = None
+        return flight
 
-    _preparing = False
+    _preparing: Flight | None = None
 
     async def _go_to_start(self, value: Trajectory) -> None:
         if isinstance(value, PointTrajectory):
@@ -152,10 +155,11 @@ class MotorFlyLogic(FlyableLogic[Trajectory, Flight]):
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait({task})
-        if not (self._flying or self._preparing) or not hasattr(self.motor, "stop"):
+        preparing, self._preparing = self._preparing, None
+        if not (self._flying or preparing) or not hasattr(self.motor, "stop"):
             return
         # A preparation that is cut off must not go on with the velocity.
-        await self.motor.stop(success=not self._preparing)
+        await self.motor.stop(success=preparing is None)
         self._flying = False
 
     async def on_unstage(self) -> None:

@@ -49,7 +49,14 @@ class FollowedAxes:
         """Follow the axes, from the detectors' next preparation on."""
         if not self._tracks:
             self._tracks = [AxisTrack(*_axis(axis)) for axis in self._axes]
-        await asyncio.gather(*(track.start() for track in self._tracks))
+        tracks = self._tracks
+        try:
+            await asyncio.gather(*(track.start() for track in tracks))
+        finally:
+            # It may have been stopped meanwhile.
+            if self._tracks is not tracks:
+                for track in tracks:
+                    track.stop()
         for logic in self._logics:
             logic.follow(self._tracks)
 

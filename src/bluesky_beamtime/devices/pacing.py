@@ -12,6 +12,7 @@ from itertools import pairwise, starmap
 from typing import Any, cast
 
 from ophyd_async.core import (
+    AsyncStatus,
     FlyableLogic,
     SignalR,
     StandardDetector,
@@ -113,15 +114,20 @@ class PaceLogic(FlyableLogic[Timetable, None]):
         self._task = asyncio.create_task(self._run(timetable.times))
 
     async def on_complete(self, ctx: None) -> None:
-        """Wait for the last event.
+        """Wait for the last event, or until it is stopped.
 
         Raises
         ------
         BeamtimeError
             What a detector failed with.
         """
-        if self._task is not None:
-            await self._task
+        task = self._task
+        if task is None:
+            return
+        await asyncio.wait({task})
+        # Whoever stopped it knows.
+        if not task.cancelled():
+            task.result()
 
     async def _run(self, times: Sequence[float]) -> None:
         began = time.monotonic()
@@ -139,11 +145,16 @@ class PaceLogic(FlyableLogic[Timetable, None]):
     def _each(self) -> Iterator[tuple[StandardDetector, TriggerInfo]]:
         return zip(self.detectors, self.infos, strict=True)
 
+    def trigger_no_more(self) -> None:
+        """Begin no event any more, from this moment on."""
+        if self._task is not None:
+            self._task.cancel()
+
     async def stop(self) -> None:
         """Trigger no more."""
+        self.trigger_no_more()
         task, self._task = self._task, None
-        if task is not None and not task.done():
-            task.cancel()
+        if task is not None:
             await asyncio.wait({task})
 
     async def on_unstage(self) -> None:
@@ -195,6 +206,12 @@ class SoftwarePacer(StandardFlyable[Timetable, None]):
     def flyable_logic(self) -> PaceLogic:
         """How it triggers."""
         return self._logic
+
+    def unstage(self) -> AsyncStatus[None]:
+        """Trigger no more, and follow no axis any more."""
+        # At once: a detector that is unstaged beside it must not be prepared again.
+        self._logic.trigger_no_more()
+        return super().unstage()
 
     @WatchableAsyncStatus.wrap
     async def complete(self) -> AsyncIterator[WatcherUpdate[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time
@@ -66,31 +65,29 @@ class AxisTrack:
         self._values: list[float] = []
         self._updated = self._arrived = 0.0
         self._resting = False
-        self._watching: asyncio.Task[None] | None = None
+        self._following = False
 
     @property
     def following(self) -> bool:
         """Whether it follows the signal."""
-        return self._watching is not None
+        return self._following
 
     async def start(self) -> None:
         """Begin to follow the signal; nothing happens if it does already."""
-        if self._watching is not None:
-            return
-        with self._lock:
-            self._times.clear()
-            self._values.clear()
+        if not self._following:
+            with self._lock:
+                self._times.clear()
+                self._values.clear()
+            self._signal.subscribe_reading(self._moved)
+            self._following = True
         described = next(iter((await self._signal.describe()).values()))
         self.units = described.get("units")
         self.source = described["source"]
-        self._signal.subscribe_reading(self._moved)
-        self._watching = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
         """Stop following; positions until now can still be asked for."""
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            watching.cancel()
+        if self._following:
+            self._following = False
             self._signal.clear_sub(self._moved)  # pyright: ignore[reportUnknownMemberType]  # ophyd-async leaves the type open
             self.note_rest()
 
@@ -101,14 +98,13 @@ class AxisTrack:
         with self._lock:
             # It may have been set hours ago, and is still true.
             age = 0.0 if self._times else max(0.0, time.time() - stamp)
+            quiet = min(now - self._arrived, stamp - self._updated)
+            if self._times and quiet >= QUIET:
+                # It was where it was until shortly before it told of a movement.
+                self._rested(quiet - QUIET / 2)
             self._add(stamp, value)
             self._updated, self._arrived = stamp, now - age
             self._resting = False
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(QUIET / 2)
-            self._rest(QUIET)
 
     def note_rest(self) -> None:
         """Note that the axis has not moved since its last update."""
@@ -118,14 +114,16 @@ class AxisTrack:
         """Note that the axis is where it was, if it has been quiet for so long."""
         with self._lock:
             passed = time.monotonic() - self._arrived
-            if not self._times or passed < quiet:
-                return
-            # Only the latest moment of a rest is kept.
-            if self._resting:
-                self._times[-1] = max(self._times[-1], self._updated + passed)
-            else:
-                self._add(self._updated + passed, self._values[-1])
-                self._resting = True
+            if self._times and passed >= quiet:
+                self._rested(passed)
+
+    def _rested(self, passed: float) -> None:
+        # Only the latest moment of a rest is kept.
+        if self._resting:
+            self._times[-1] = max(self._times[-1], self._updated + passed)
+        else:
+            self._add(self._updated + passed, self._values[-1])
+            self._resting = True
 
     def _add(self, stamp: float, value: float) -> None:
         if self._times and stamp < self._times[-1]:

@@ -285,7 +285,8 @@ def _flight(
         yield from bpp.contingency_wrapper(take, except_plan=announce)
 
     run = open_and_close(fly(), metadata)
-    staged: MsgGenerator[str] = bpp.stage_wrapper(run, [flyer, *detectors])
+    # What is staged last is unstaged first: the flyer asks for no more frames then.
+    staged: MsgGenerator[str] = bpp.stage_wrapper(run, [*detectors, flyer])
     return (yield from staged)
 
 

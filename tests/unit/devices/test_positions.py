@@ -24,11 +24,11 @@ def track_of(updates: list[tuple[float, float]]) -> AxisTrack:
 
 
 def test_between_updates_it_moves_straight() -> None:
-    track = track_of([(10.0, 0.0), (11.0, 2.0), (13.0, 0.0)])
-    assert track.at(10.5) == pytest.approx(1.0)
-    assert track.at(12.5) == pytest.approx(0.5)
-    assert track.at(11.0) == 2.0
-    assert track.until == 13.0
+    track = track_of([(10.0, 0.0), (10.2, 2.0), (10.6, 0.0)])
+    assert track.at(10.1) == pytest.approx(1.0)
+    assert track.at(10.5) == pytest.approx(0.5)
+    assert track.at(10.2) == 2.0
+    assert track.until == 10.6
 
 
 def test_outside_of_them_nothing_is_made_up() -> None:
@@ -50,6 +50,16 @@ def test_a_rest_ends_where_it_is_noted() -> None:
     # The next movement begins there, and not at the update before it.
     track._moved({"x": {"value": 3.0, "timestamp": track.until + 1.0}})
     assert track.at(rested) == 1.0
+
+
+def test_it_rests_until_shortly_before_it_moves() -> None:
+    hour = 3600.0
+    now = time.time()
+    track = track_of([(now - hour, 1.0), (now, 3.0), (now + 0.1, 5.0)])
+    assert track.at(now - hour / 2) == 1.0
+    assert track.at(now - module.QUIET) == 1.0
+    assert track.at(now) == 3.0
+    assert track.at(now + 0.05) == pytest.approx(4.0)
 
 
 def test_a_clock_that_is_set_back() -> None:
@@ -115,26 +125,26 @@ async def test_an_axis_at_rest_is_known_at_once(
 
 
 def test_frames_wait_for_the_next_update() -> None:
-    track = track_of([(10.0, 0.0), (11.0, 1.0)])
+    track = track_of([(10.0, 0.0), (10.4, 1.0)])
     pending = PendingPositions(track)
-    for moment in (10.25, 10.75, 11.5, 12.4):
+    for moment in (10.1, 10.3, 10.6, 10.85):
         pending.add(moment)
     assert pending.take() == pytest.approx([0.25, 0.75])
     assert (pending.settled, len(pending)) == (2, 2)
     assert pending.take() == []
-    track._moved({"x": {"value": 2.0, "timestamp": 12.0}})
+    track._moved({"x": {"value": 2.0, "timestamp": 10.8}})
     assert pending.take() == pytest.approx([1.5])
-    # 12.4 is after the last update, and not long after it.
+    # 10.85 is after the last update, and not long after it.
     assert pending.take(all_of_them=True) == [2.0]
     assert pending.settled == 4
 
 
 def test_frames_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    track = track_of([(10.0, 0.0), (11.0, 1.0)])
+    track = track_of([(10.0, 0.0), (10.4, 1.0)])
     pending = PendingPositions(track)
     pending.add(9.0)
     pending.add(5000.0)
-    pending.add(10.5)
+    pending.add(10.2)
     (before,) = pending.take()
     assert math.isnan(before)
     monkeypatch.setattr(module, "PATIENCE", -1.0)
