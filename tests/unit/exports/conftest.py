@@ -15,7 +15,7 @@ from bluesky_beamtime.database import Run
 from bluesky_beamtime.storage import HDF5Writer, ZarrWriter
 
 N = 5
-X = np.linspace(-1, 1, N)
+X = np.random.default_rng(0).random(N)  # all 17 digits
 COUNTS = np.array([3, 2**53 + 1, 5, 7, 11])
 WORDS = ["a", "b,c", 'd"e', "grün", ""]
 SPECTRA = np.arange(N * 6, dtype="<f8").reshape(N, 6) / 7

@@ -19,9 +19,8 @@ def parts(folder: Path) -> list[str]:
 
 
 def test_formats_are_found_by_entry_points() -> None:
-    assert {"nexus", "hdf5", "csv", "jsonl", "msgpack"} <= set(
-        plugin_names("bluesky_beamtime.exports")
-    )
+    names = "csv hdf5 jsonl msgpack netcdf nexus ome-tiff parquet tiff xlsx zarr"
+    assert set(names.split()) <= set(plugin_names("bluesky_beamtime.exports"))
 
 
 def test_unknown_format_names_those_there_are(run: Run, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import event_model
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -38,9 +39,11 @@ def test_csv_has_every_digit_and_units(run: Run, tmp_path: Path) -> None:
     assert not {"cam1", "cam2", "map"} & set(table)
 
 
-def two_streams(beamtime: Beamtime) -> Run:
+def two_streams(beamtime: Beamtime, **metadata: str) -> Run:
     """Emit a run with two streams; of one an event has nan."""
-    composed = event_model.compose_run(metadata={"plan_name": "odd", "scan_id": 8})
+    composed = event_model.compose_run(
+        metadata={"plan_name": "odd", "scan_id": 8, **metadata}
+    )
     beamtime("start", composed.start_doc)
     for name, values in (("primary", [1.5, float("nan")]), ("base/line", [2.0])):
         stream = composed.compose_descriptor(
@@ -70,3 +73,31 @@ def test_each_stream_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert [row["t_unit"] for row in rows] == ["K", "K"]
     with paths[1].open(newline="") as file:
         assert [row["t"] for row in csv.DictReader(file)] == ["2.0"]
+
+
+def test_xlsx_has_every_value_and_units(run: Run, tmp_path: Path) -> None:
+    (path,) = export(run, tmp_path / "run.xlsx", "xlsx")
+    book = openpyxl.load_workbook(path, read_only=True)
+    rows = list(book["primary"].iter_rows(values_only=True))
+    about = dict(book["run"].iter_rows(values_only=True))
+    book.close()
+    table = {name: [row[i] for row in rows[1:]] for i, name in enumerate(rows[0])}
+    assert table["x"] == sent.X.tolist()
+    assert table["counts"] == sent.COUNTS.tolist()
+    assert [word or "" for word in table["word"]] == sent.WORDS
+    assert [json.loads(text) for text in table["spectrum"]] == sent.SPECTRA.tolist()
+    assert table["time"] == [200, 201, 202, 203, 204]
+    for key in ("x", "counts", "spectrum"):
+        assert set(table[f"{key}_unit"]) == {sent.DATA_KEYS[key]["units"]}
+    assert (about["uid"], about["energy"]) == (run.uid, 12.4)
+
+
+def test_xlsx_has_a_sheet_for_each_stream_and_no_formulas(tmp_path: Path) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        run = two_streams(beamtime, title="=1+1")
+        (path,) = run.export(tmp_path / "run.xlsx", "xlsx")
+    book = openpyxl.load_workbook(path)
+    assert book.sheetnames == ["primary", "base_line", "run"]
+    assert [cell.value for cell in book["primary"]["C"]] == ["t", 1.5, "nan"]
+    cell = next(row[1] for row in book["run"].iter_rows() if row[0].value == "title")
+    assert (cell.value, cell.data_type) == ("=1+1", "s")
