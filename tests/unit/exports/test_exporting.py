@@ -19,7 +19,7 @@ def parts(folder: Path) -> list[str]:
 
 
 def test_formats_are_found_by_entry_points() -> None:
-    names = "csv hdf5 jsonl msgpack netcdf nexus ome-tiff parquet tiff xlsx zarr"
+    names = "csv hdf5 jsonl msgpack netcdf nexus ome-tiff parquet spec tiff xlsx zarr"
     assert set(names.split()) <= set(plugin_names("bluesky_beamtime.exports"))
 
 
