@@ -155,7 +155,6 @@ def read_stream(stream: Stream) -> StreamContent:
     in_events = [key for key in data_keys if key not in streamed]
     table: Any = stream.read(in_events, chunks=None)
     stamps: Any = stream.timestamps()
-    # Of a stamp that belongs to rows that are not there, nothing can be said.
     fields: dict[str, Field] = {}
     for key in data_keys:
         dataset: Any = table if key in in_events else stream.read([key], chunks=None)
