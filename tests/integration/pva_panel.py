@@ -6,6 +6,9 @@ from typing import Any
 
 from bluesky_beamtime.devices import SimIoc
 
+# Seconds; a client takes ten to find an IOC again that was restarted.
+_PATIENCE = 60
+
 
 class Panel:
     """A client of its own; the camera is left as it was found."""
@@ -17,10 +20,10 @@ class Panel:
         self._prefix = ioc.detector
 
     def put(self, name: str, value: Any) -> None:
-        self._context.put(self._prefix + name, value, timeout=10)
+        self._context.put(self._prefix + name, value, timeout=_PATIENCE)
 
     def get(self, name: str) -> Any:
-        return self._context.get(self._prefix + name, timeout=10)
+        return self._context.get(self._prefix + name, timeout=_PATIENCE)
 
     def disconnect(self) -> None:
         self._context.close()

@@ -383,8 +383,11 @@ class Beamline:
         assert locked_below(frames) == []
         if not threads:
             return
-        for source in self.sources:
-            assert source._thread is None
+        # Somebody else may have closed the store, while the cameras are unstaged.
+        eventually(
+            lambda: all(source._thread is None for source in self.sources),
+            "the cameras are stopped",
+        )
         # The one that brings the database to the disk ends with the beamtime.
         self._no_thread_is_left("beamtime-sync-")
 
