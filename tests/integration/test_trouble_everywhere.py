@@ -1,6 +1,6 @@
 """Scans that are interrupted at every message, and at moments within a message.
 
-By default every fifth message is one, other ones for each kind of interruption. With
+By default every eighth message is one, other ones for each kind of interruption. With
 ``BEAMTIME_TROUBLE=all`` it is every message.
 """
 
@@ -28,7 +28,7 @@ from bluesky_beamtime.plans import (
 )
 from tests.integration.trouble import Beamline, at_message
 
-STRIDE = 1 if os.environ.get("BEAMTIME_TROUBLE") == "all" else 5
+STRIDE = 1 if os.environ.get("BEAMTIME_TROUBLE") == "all" else 8
 
 PLANS: dict[str, tuple[Callable[[Beamline], Any], str, int]] = {
     "snap": (lambda line: snap(line.cams), "step", 1),

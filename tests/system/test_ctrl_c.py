@@ -18,13 +18,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 CHILD = """
-import os, signal, sys, threading, time, types
+import faulthandler, os, signal, sys, threading, time, types
 from pathlib import Path
 import bluesky.utils
 from bluesky import RunEngine, plans as bp
 from bluesky_beamtime.plans import fly_frames
 from tests.integration.trouble import beamline, eventually
 
+# Should it hang, it says where.
+faulthandler.dump_traceback_later(240, exit=True)
 folder, said, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
 # Bluesky tells a second Ctrl-C from an echo of the first, and from another first, by
@@ -92,14 +94,16 @@ say("fine")
 def run_and_press(folder: Path, kind: str, *scenarios: str) -> None:
     """Run scans in a process of their own, and press Ctrl-C whenever it says so."""
     reading, writing = os.pipe()
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), str(writing), kind, *scenarios],
-        cwd=ROOT,
-        pass_fds=[writing],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # A pipe that nobody reads would stop who writes much into it.
+    errors = folder.with_name(f"{folder.name}-errors")
+    with errors.open("w") as stderr:
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(folder), str(writing), kind, *scenarios],
+            cwd=ROOT,
+            pass_fds=[writing],
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
     os.close(writing)
     words: list[str] = []
     with child, os.fdopen(reading) as said:
@@ -108,10 +112,10 @@ def run_and_press(folder: Path, kind: str, *scenarios: str) -> None:
                 words.append(line.strip())
                 if words[-1] == "press":
                     child.send_signal(signal.SIGINT)
-            _, errors = child.communicate()
+            child.wait()
         finally:
             child.kill()
-    assert child.returncode == 0, errors
+    assert child.returncode == 0, errors.read_text()
     presses = sum(2 if "twice" in scenario else 1 for scenario in scenarios)
     assert words == ["press"] * presses + ["fine"]
 
