@@ -5,6 +5,7 @@
     BeamtimeError
     ├── StorageError                  frames
     │   ├── FrameMismatchError        (ValueError)    wrong dtype or shape
+    │   ├── ScanMismatchError         (ValueError)    data that do not fit a scan
     │   ├── CapacityError             (ValueError)    more frames than promised
     │   ├── SinkClosedError           (RuntimeError)  write after close
     │   ├── UnknownSourceError        (KeyError)      no such source in a writer
@@ -98,6 +99,10 @@ class FrameMismatchError(StorageError, ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), (self.source, self.expected, self.seen)
+
+
+class ScanMismatchError(StorageError, ValueError):
+    """A value, an index, a type or axes that do not fit a scan; nothing was written."""
 
 
 class CapacityError(StorageError, ValueError):

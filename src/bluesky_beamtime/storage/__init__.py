@@ -1,5 +1,7 @@
 """Frames to files: writers, stores, paths, and reading back."""
 
+from typing import TYPE_CHECKING, Any
+
 from .backends import LocalBackend as LocalBackend
 from .backends import MemoryBackend as MemoryBackend
 from .backends import ObjectStoreBackend as ObjectStoreBackend
@@ -49,3 +51,15 @@ from .space import human_size as human_size
 from .uploader import StoreUploader as StoreUploader
 from .writer import Writer as Writer
 from .zarr import ZarrWriter as ZarrWriter
+
+if TYPE_CHECKING:
+    from .scan import ScanStorage as ScanStorage
+
+
+def __getattr__(name: str) -> Any:
+    # Its signals take a while to import.
+    if name == "ScanStorage":
+        from .scan import ScanStorage
+
+        return ScanStorage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

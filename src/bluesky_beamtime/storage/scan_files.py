@@ -1,0 +1,164 @@
+"""From the buffer of a scan to its file: Zarr, .npz or HDF5, none with pickles."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from bluesky_beamtime.errors import MissingExtraError, PathError, ScanMismatchError
+from bluesky_beamtime.storage.files import write_error
+from bluesky_beamtime.storage.layout import plain_json
+from bluesky_beamtime.storage.scan_buffer import ScanBuffer, slabs
+
+Axes = list[NDArray[Any]]
+
+
+def check_axes(axes: Sequence[Any] | None, shape: tuple[int, ...]) -> Axes:
+    """Return one array of coordinates for each axis; those left out count from 0.
+
+    Raises
+    ------
+    ScanMismatchError
+        More axes than the data have, or one of another length than its axis.
+    """
+    given = [] if axes is None else list(axes)
+    if len(given) > len(shape):
+        raise ScanMismatchError(f"{len(given)} axes for data of shape {shape}")
+    checked: Axes = []
+    for number, size in enumerate(shape):
+        axis = given[number] if number < len(given) else None
+        values: NDArray[Any] = np.arange(size) if axis is None else np.asarray(axis)
+        if values.shape != (size,) or values.dtype.kind not in "biufc":
+            raise ScanMismatchError(
+                f"axis {number} has shape {values.shape} and type {values.dtype}; "
+                f"data of shape {shape} take {size} numbers there"
+            )
+        checked.append(values)
+    return checked
+
+
+def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
+    """Make the file of a scan out of its buffer, whole or not at all.
+
+    The file takes its name when all of it is on disk, and never that of another file.
+    Blocks; the data pass through memory 16 MB at a time.
+
+    Raises
+    ------
+    PathError
+        There is a file of that name.
+    StoreWriteError
+        The disk refused; the buffer is kept.
+    MetadataError
+        Tags that JSON cannot hold.
+    """
+    tags = plain_json(buffer.tags)
+    work = buffer.place.workshop / f"scan{buffer.place.target.suffix}"
+    try:
+        if kind == "zarr":
+            _to_zarr(buffer, axes, tags)
+        elif kind == "npz":
+            _to_npz(work, buffer, axes, tags)
+        else:
+            _to_hdf5(work, buffer, axes, tags)
+        _publish(work, buffer.place.target)
+    except OSError as error:
+        if isinstance(error, PathError):
+            raise
+        raise write_error("a scan", buffer.place.target, error) from error
+    buffer.release()
+
+
+def _publish(work: Path, target: Path) -> None:
+    try:
+        if work.is_dir():
+            if target.exists():
+                raise FileExistsError
+            os.rename(work, target)
+        else:
+            # A rename would replace what is there; a link does not.
+            os.link(work, target)
+    except FileExistsError:
+        raise PathError(
+            f"{str(target)!r} appeared while the scan was taken; move it away and "
+            f"retry(): the data are in {str(work.parent)!r}"
+        ) from None
+
+
+def _mask(buffer: ScanBuffer) -> NDArray[np.bool_]:
+    return np.zeros((), bool) if buffer.mask is None else buffer.mask
+
+
+def _to_zarr(buffer: ScanBuffer, axes: Axes, tags: Mapping[str, Any]) -> None:
+    for number, axis in enumerate(axes):
+        buffer.group.create_array(f"axis_{number}", data=axis, overwrite=True)
+    buffer.group.attrs["tags"] = dict(tags)
+
+
+def _to_npz(
+    work: Path, buffer: ScanBuffer, axes: Axes, tags: Mapping[str, Any]
+) -> None:
+    text = orjson.dumps(tags, option=orjson.OPT_NON_STR_KEYS).decode()
+    small = {f"axis_{number}": axis for number, axis in enumerate(axes)}
+    small |= {"mask": _mask(buffer), "tags": np.array(text)}
+    with zipfile.ZipFile(work, "w", allowZip64=True) as archive:
+        with archive.open("data.npy", "w", force_zip64=True) as file:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(buffer.dtype),
+                "fortran_order": False,
+                "shape": buffer.shape,
+            }
+            np.lib.format.write_array_header_2_0(file, header)
+            for slab in slabs(buffer.array):
+                file.write(np.ascontiguousarray(slab).tobytes())
+        for name, values in small.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+    _sync(work)
+
+
+def _to_hdf5(
+    work: Path, buffer: ScanBuffer, axes: Axes, tags: Mapping[str, Any]
+) -> None:
+    h5py = need_h5py()
+    with h5py.File(work, "w") as file:
+        data = file.create_dataset("data", buffer.shape, buffer.dtype)
+        if not buffer.shape:
+            data[()] = buffer.array[...]
+        else:
+            row = 0
+            for slab in slabs(buffer.array):
+                data[row : row + len(slab)] = slab
+                row += len(slab)
+        for number, axis in enumerate(axes):
+            file[f"axis_{number}"] = axis
+        file["mask"] = _mask(buffer)
+        file["tags"] = orjson.dumps(tags).decode()
+    _sync(work)
+
+
+def need_h5py() -> Any:
+    """Return h5py.
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("saving scans as HDF5", "h5py", "hdf5") from error
+    return h5py
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
