@@ -199,6 +199,13 @@ class SteadyMotor(SimMotor):
     One of ophyd-async that is stopped just when ``set`` begins fails it as cancelled.
     """
 
+    move: Any = None
+
+    def set(self, *args: Any, **options: Any) -> Any:
+        """Move, and remember it."""
+        self.move = super().set(*args, **options)
+        return self.move
+
     async def stop(self, success: bool = False) -> None:
         """Go on to where it shall be."""
 
@@ -437,6 +444,10 @@ class Beamline:
 
     def close(self) -> None:
         """Close the beamtime; nothing of it may be left open."""
+        # Nothing stops it, and it flies for longer than what was interrupted.
+        eventually(
+            lambda: self.motor.move is None or self.motor.move.done, "the motor's end"
+        )
         self.RE.unsubscribe(self._token)
         self.beamtime.close()
         assert open_below(self.folder) == []
