@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -373,3 +374,24 @@ def test_detector_is_followed_until_it_is_let_go(
     assert full["axis_0"].tolist() == [0.5, 1.5] and full["mask"].all()
     assert half["mask"].tolist() == [False, True]
     assert half["axis_1"].tolist() == [10, 20] and half["data"][1].tolist() == [8, 9]
+
+
+def test_what_a_killed_process_measured_is_there(tmp_path: Path) -> None:
+    child = """
+import os, signal, sys
+from bluesky_beamtime.storage import ScanStorage
+scans = ScanStorage(sys.argv[1], "maps", "map")
+scans.reserve((4, 5), dtype="f8")
+for point in range(7):
+    scans.update({divmod(point, 5): float(point)})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", child, str(tmp_path)], timeout=100)
+    assert done.returncode == -signal.SIGKILL
+    (store,) = tmp_path.glob("maps/map_*.partial/scan.zarr")
+    group = zarr.open_group(store, mode="r")
+    measured = np.asarray(group["mask"]).ravel()
+    np.testing.assert_array_equal(measured, np.arange(20) < 7)
+    np.testing.assert_array_equal(np.asarray(group["data"]).ravel()[:7], np.arange(7.0))
+    # The next session takes another number.
+    assert ScanStorage(tmp_path, "maps", "map").get_number() == 1
