@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.postgres import need_postgres
+
 if TYPE_CHECKING:
     from bluesky import RunEngine
+
+    from bluesky_beamtime.database.replica import PostgresTestServer
 
 # Machines that test are slow and busy: time is no property of the code.
 settings.register_profile("here", deadline=None)
@@ -30,3 +34,13 @@ def RE() -> Iterator[RunEngine]:
     engine.loop.call_soon_threadsafe(engine.loop.stop)
     engine._th.join()
     engine.loop.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresTestServer]:
+    """Give the server that all tests share, each in a database or schema of its own."""
+    need_postgres()
+    from bluesky_beamtime.database.replica import PostgresTestServer
+
+    with PostgresTestServer() as server:
+        yield server

