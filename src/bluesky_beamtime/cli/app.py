@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bluesky_beamtime.cli.arguments import AsJson, File
 from bluesky_beamtime.cli.index import index
 from bluesky_beamtime.cli.profile import profile
 from bluesky_beamtime.errors import BeamtimeError
@@ -24,11 +25,6 @@ app = typer.Typer(
 )
 app.add_typer(index)
 app.add_typer(profile)
-
-File = Annotated[
-    Path, typer.Argument(metavar="FILE", help="The database of a beamtime.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
 def _print_version(wanted: bool) -> None:
