@@ -1,0 +1,46 @@
+"""The command that writes runs for other programs: ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bluesky_beamtime.cli.arguments import File
+
+
+def export(
+    file: File,
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Scan numbers, -1 for the newest run, or parts of uids.",
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="Such as nexus, hdf5 or csv."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="A file, or a folder for names like 214_scan.nxs; by default the "
+            "current folder.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
+) -> None:
+    """Write runs for another program; prints the names of the files.
+
+    A file appears when it is finished, or not at all.
+    """
+    from bluesky_beamtime.cli.exporting import export_runs
+
+    export_runs(file, runs, to=to, out=out, overwrite=overwrite)
