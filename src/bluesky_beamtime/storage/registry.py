@@ -65,7 +65,7 @@ class WriterRegistry:
         with self._lock:
             return self._writers.get((name, mimetype))
 
-    def others(self, writer: Writer) -> list[Writer]:
+    def others(self, writer: object) -> list[Writer]:
         """Return every writer but this one."""
         with self._lock:
             return [other for other in self._writers.values() if other is not writer]

@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.errors import CapacityError, FrameMismatchError
+from bluesky_beamtime.errors import CapacityError, FrameMismatchError, PathError
 from bluesky_beamtime.storage.submission import SubmissionQueue
 
 # How often somebody who waits for frames looks whether the queue needs a hand.
@@ -181,3 +181,51 @@ class SourceInfo:
             )
         self.frames_accepted += count
         self.in_flight += count
+
+
+def declared_source(
+    name: str,
+    data_key: str | None,
+    dtype: Any,
+    shape: Any,
+    capacity: int | None,
+    units: str | None,
+    dims: Any,
+    options: Mapping[str, Any],
+) -> SourceInfo:
+    """Return a source as it was declared, after looking at every word of it.
+
+    Raises
+    ------
+    PathError
+        No name.
+    FrameMismatchError
+        A shape that is none.
+    CapacityError
+        A negative capacity.
+    """
+    if not isinstance(name, str) or not name:
+        raise PathError(f"a source needs a name, got {name!r}")
+    if dtype is None or shape is None:
+        raise TypeError(f"source {name!r} needs the dtype and shape of its frames")
+    sizes = frame_shape(name, shape)
+    if capacity is not None and capacity < 0:
+        raise CapacityError(
+            f"source {name!r}: capacity must be 0 (no limit) or more, got {capacity}"
+        )
+    if dims is not None and (
+        len(dims) != len(sizes) or not all(isinstance(dim, str) for dim in dims)
+    ):
+        raise ValueError(
+            f"source {name!r}: dims must name {len(sizes)} dimensions, got {dims!r}"
+        )
+    return SourceInfo(
+        name=name,
+        data_key=name if data_key is None else data_key,
+        dtype=np.dtype(dtype),
+        shape=sizes,
+        capacity=capacity or 0,
+        units=units,
+        dims=None if dims is None else tuple(dims),
+        options=dict(options),
+    )
