@@ -41,9 +41,18 @@ def scan_folder(base: str | os.PathLike[str], folder: str) -> Path:
     Raises
     ------
     PathError
-        The folder would lead out of the base, or no file system takes its name.
+        The folder would lead out of the base, no file system takes its name, or the
+        base is in the home of nobody.
     """
-    place = Path(base).expanduser().absolute()
+    try:
+        place = Path(base).expanduser().absolute()
+    except RuntimeError as error:
+        raise PathError(
+            f"the base {os.fspath(base)!r} names somebody without a home folder; "
+            "write the folder in full"
+        ) from error
+    if "\0" in os.fspath(base):
+        raise PathError(f"the base {os.fspath(base)!r} has a NUL, which no path may")
     if os.path.isabs(folder):
         raise PathError(
             f"the folder {folder!r} is absolute; make it the base, and the folder ''"
