@@ -44,6 +44,7 @@
     │   ├── SinkWriteError            (OSError)       what a sink could not write
     │   └── SinkDependencyError       (ImportError)   a package that a sink needs
     ├── ExportError                   (OSError)       a file that was not exported
+    ├── ArchiveError                  (OSError)       an archive that is not whole
     ├── ServingError                  (RuntimeError)  a server that cannot be started
     ├── ProfileError                  (ValueError)    a profile that cannot be made
     └── MissingExtraError             (ImportError)   an optional package is absent
@@ -355,6 +356,33 @@ class ExportError(BeamtimeError, OSError):
         self, message: str, *, errno: int | None = None, filename: str | None = None
     ) -> None:
         super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+
+class ArchiveError(BeamtimeError, OSError):
+    """An archive that is not what it should be, or that is not written or restored.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What is concerned: the files that differ, are missing, or could not be copied.
+    errno : int or None
+        The operating system's error number, where it gave one.
+    filename : str or None
+        The file or URL.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        names: Sequence[str] = (),
+        errno: int | None = None,
+        filename: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
         self.errno = errno
         self.filename = filename
 

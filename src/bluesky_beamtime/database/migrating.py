@@ -19,6 +19,7 @@ from bluesky_beamtime.database.liveness import live_writers
 from bluesky_beamtime.database.migrations import STEPS
 from bluesky_beamtime.database.opening import check_path, check_version, check_writable
 from bluesky_beamtime.database.schema import SCHEMA_VERSION
+from bluesky_beamtime.database.snapshot import copy_database
 from bluesky_beamtime.errors import (
     BeamtimeError,
     BeamtimeFileError,
@@ -147,13 +148,8 @@ def _back_up(file: Path, version: int) -> Path:
     partial = file.with_name(f".{file.name}.backup-partial")
     try:
         partial.unlink(missing_ok=True)
-        with (
-            closing(connect_to_read(file)) as source,
-            closing(sqlite3.connect(partial)) as target,
-        ):
-            source.backup(target)
-            # One file, without side files: it may be carried away as it is.
-            target.execute("PRAGMA journal_mode = DELETE")
+        with closing(connect_to_read(file)) as source:
+            copy_database(source, partial)
         _sync(partial)
         backup = _link(partial, file, version)
         _sync(file.parent)
