@@ -12,6 +12,7 @@ from .memory import MemoryBackend as MemoryBackend
 from .object_store import ObjectStoreBackend as ObjectStoreBackend
 from .protocol import BytesLike as BytesLike
 from .protocol import FileBackend as FileBackend
+from .protocol import PieceBackend as PieceBackend
 from .protocol import SizedBackend as SizedBackend
 from .protocol import StorageBackend as StorageBackend
 from .recording import RecordingBackend as RecordingBackend
@@ -22,4 +23,5 @@ from .values import as_buffer as as_buffer
 from .values import get_size as get_size
 from .values import join_url as join_url
 from .values import put_file as put_file
+from .values import put_pieces as put_pieces
 from .zarr_store import as_zarr_store as as_zarr_store

@@ -21,7 +21,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -34,7 +34,7 @@ from bluesky_beamtime.errors import (
     StorageError,
 )
 from bluesky_beamtime.storage.backends.protocol import StorageBackend
-from bluesky_beamtime.storage.backends.values import get_size
+from bluesky_beamtime.storage.backends.values import get_size, put_pieces
 
 GOOD_KEYS = (
     "zarr.json",
@@ -129,6 +129,22 @@ class StorageBackendContract:
         assert backend.get_bytes("large") == value.tobytes()
         middle = value[1 << 20 : (1 << 20) + 10]
         assert backend.get_range("large", 4 << 20, 40) == middle.tobytes()
+
+    def test_a_value_in_pieces(self, backend: StorageBackend) -> None:
+        """A value that is made piece by piece appears as a whole, or not at all."""
+        piece = bytes(range(256)) * 4096
+
+        def broken() -> Iterator[bytes]:
+            yield piece
+            raise StorageError("the pieces end before they should")
+
+        for count, size in ((0, 0), (1, 5), (7, 7 << 20), (7, 1)):
+            put_pieces(backend, "a/pieces", [piece] * count, size)
+            assert backend.get_bytes("a/pieces") == piece * count
+        with raises(StorageError):
+            put_pieces(backend, "a/pieces", broken(), 6 << 20)
+        assert backend.get_bytes("a/pieces") == piece * 7
+        assert list(backend.list_prefix("a")) == ["a/pieces"]
 
     def test_anything_with_bytes_can_be_put(self, backend: StorageBackend) -> None:
         """Buffers of all kinds, in C order; a later change does not reach the store."""

@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
@@ -113,6 +113,16 @@ class LocalBackend(Backend):
             self._put(key, lambda fd: copy_to(source, fd, size))
         finally:
             os.close(source)
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes], size: int) -> None:
+        """Write pieces as a value, atomically."""
+        self._key(key)
+
+        def fill(fd: int) -> None:
+            for piece in pieces:
+                write_all(fd, memoryview(piece))
+
+        self._put(key, fill)
 
     def _put(self, key: str, fill: Callable[[int], None]) -> None:
         parts = key.split("/")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
@@ -17,6 +17,7 @@ from urllib.parse import quote
 from bluesky_beamtime.errors import (
     BackendError,
     KeyNotFoundError,
+    StorageError,
 )
 from bluesky_beamtime.storage.backends.base import Backend
 from bluesky_beamtime.storage.backends.keys import (
@@ -48,6 +49,8 @@ _RETRY_CONFIG: dict[str, Any] = {
 }
 # What S3 takes as the least for a part of an upload in parts.
 _PART_BYTES = 5 << 20
+# S3 takes 10 000 parts; a file may have grown since its size was asked for.
+_MOST_PARTS = 9000
 # Keys that one request lists, and deletes, at the most.
 _PAGE = 1000
 _DENIED = re.compile(r"status code: 40[13]\b")
@@ -146,14 +149,23 @@ class ObjectStoreBackend(Backend):
             if size <= _PART_BYTES:
                 self._put(key, os.pread(fd, size, 0))
             else:
-                self._put(key, file_pieces(fd, size, _PART_BYTES))
+                self._put(key, file_pieces(fd, size, _PART_BYTES), size)
         finally:
             os.close(fd)
 
-    def _put(self, key: str, data: Any) -> None:
+    def put_pieces(self, key: str, pieces: Iterable[bytes], size: int) -> None:
+        """Write pieces as a value, in parts of 5 MiB or, of huge values, more."""
+        self._key(key)
+        if size <= _PART_BYTES:
+            self._put(key, b"".join(pieces))
+        else:
+            self._put(key, iter(pieces), size)
+
+    def _put(self, key: str, data: Any, size: int = 0) -> None:
+        part = max(_PART_BYTES, -(-size // _MOST_PARTS))
         try:
             with self._errors("write", key):
-                self._obstore.put(self._store, key, data)
+                self._obstore.put(self._store, key, data, chunk_size=part)
         except KeyNotFoundError as error:
             raise self._no_bucket(key) from error
 
@@ -276,6 +288,9 @@ class ObjectStoreBackend(Backend):
         exceptions = self._obstore.exceptions
         try:
             yield
+        except StorageError:
+            # Of whoever makes the value.
+            raise
         except FileNotFoundError as error:
             self._look_for_bucket(key)
             raise KeyNotFoundError(key, self.url) from error

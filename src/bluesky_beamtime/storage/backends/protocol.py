@@ -19,7 +19,7 @@ use after ``close``        ``BackendClosedError``, a ``RuntimeError``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -119,4 +119,18 @@ class FileBackend(Protocol):
 
     def put_file(self, key: str, path: str | os.PathLike[str], size: int) -> None:
         """Write the first ``size`` bytes of a file as a value."""
+        ...
+
+
+@runtime_checkable
+class PieceBackend(Protocol):
+    """A backend that can take a value piece by piece, as it is being made."""
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes], size: int) -> None:
+        """Write the pieces, one behind the other, as a value.
+
+        It appears when all of them are there, and not at all if they end with an
+        exception. ``size`` is about what they amount to, which need not be exact. A
+        backend that tries again iterates anew.
+        """
         ...

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from bluesky_beamtime.storage.backends.base import Backend
 from bluesky_beamtime.storage.backends.protocol import BytesLike, StorageBackend
-from bluesky_beamtime.storage.backends.values import as_buffer, get_size, put_file
+from bluesky_beamtime.storage.backends.values import (
+    as_buffer,
+    get_size,
+    put_file,
+    put_pieces,
+)
 
 Call: TypeAlias = tuple[Any, ...]
 """Name of the method, then its arguments; of ``put_bytes`` the size, not the data."""
@@ -60,6 +65,11 @@ class RecordingBackend(Backend):
         """Note as ``("put_file", key, size)`` and pass on."""
         self._note("put_file", key, size)
         put_file(self.inner, key, path, size)
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes], size: int) -> None:
+        """Note as ``("put_pieces", key, size)`` and pass on."""
+        self._note("put_pieces", key, size)
+        put_pieces(self.inner, key, pieces, size)
 
     def get_bytes(self, key: str) -> bytes:
         """Note and pass on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from bluesky_beamtime.errors import StorageError, StoreReadError
 from bluesky_beamtime.storage.backends.protocol import (
     BytesLike,
     FileBackend,
+    PieceBackend,
     SizedBackend,
     StorageBackend,
 )
@@ -67,6 +68,26 @@ def put_file(
             errno=error.errno,
             filename=os.fspath(path),
         ) from error
+
+
+def put_pieces(
+    backend: StorageBackend, key: str, pieces: Iterable[bytes], size: int
+) -> None:
+    """Write a value piece by piece where that is possible, else as a whole.
+
+    Parameters
+    ----------
+    backend, key
+        Where to.
+    pieces
+        Its bytes. They may be iterated more than once.
+    size
+        About what they amount to.
+    """
+    if isinstance(backend, PieceBackend):
+        backend.put_pieces(key, pieces, size)
+    else:
+        backend.put_bytes(key, b"".join(pieces))
 
 
 def get_size(backend: StorageBackend, key: str) -> int:
