@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
-from urllib.parse import quote as url_quote
 
+from bluesky_beamtime.pages import environment
 from bluesky_beamtime.serving.run import RunNode
-
-
-def quote(text: str) -> str:
-    """Return text as one part of a path of a URL."""
-    return url_quote(text, safe="")
 
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("bluesky_beamtime.serving.pages"), autoescape=True
-    )
-    environment.filters["part"] = quote
-    return environment
+    return environment("bluesky_beamtime.serving.pages", "serve")
 
 
 def render(template: str, **values: Any) -> str:

@@ -13,8 +13,8 @@ from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.errors import BeamtimeError, RunNotFoundError
+from bluesky_beamtime.pages import frame_png, plot_svg, thumbnail_png, url_part
 from bluesky_beamtime.serving.pages import html
-from bluesky_beamtime.serving.pages.pictures import curve_svg, frame_png, thumbnail_png
 from bluesky_beamtime.serving.pages.run_page import run_facts
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import fetch_runs
@@ -49,7 +49,7 @@ class _Pages:
     async def index(self) -> Response:
         if self._shelf.only is not None:
             name = catalog_name(self._shelf.only.path)
-            return RedirectResponse(f"{html.quote(name)}/", status_code=303)
+            return RedirectResponse(f"{url_part(name)}/", status_code=303)
         contents = await _thread(self._shelf.contents)
         return HTMLResponse(html.render("index.html", contents=contents))
 
@@ -90,7 +90,7 @@ class _Pages:
     ) -> Response:
         node = await self._node(name, uid)
         return await self._picture(
-            lambda: curve_svg(node.run[stream], field, x),
+            lambda: plot_svg(node.run[stream], field, x).encode(),
             "image/svg+xml",
             final=_final(node),
         )
