@@ -3,6 +3,9 @@
 from .base import BlockSink as BlockSink
 from .base import RawBlockSink as RawBlockSink
 from .base import ReadingSink as ReadingSink
+from .block_rows import block_to_rows as block_to_rows
+from .block_rows import block_to_samples as block_to_samples
+from .block_rows import block_to_summary as block_to_summary
 from .csv import CsvSink as CsvSink
 from .from_documents import DocumentRecords as DocumentRecords
 from .jsonl import JsonlSink as JsonlSink
@@ -20,9 +23,6 @@ from .raw_reader import read_file_header as read_file_header
 from .records import DaqBlock as DaqBlock
 from .records import DaqReading as DaqReading
 from .records import DaqSample as DaqSample
-from .rows import block_to_rows as block_to_rows
-from .rows import block_to_samples as block_to_samples
-from .rows import block_to_summary as block_to_summary
 from .rows import reading_to_row as reading_to_row
 from .sqlite import SqliteSink as SqliteSink
 from .subscriber import SinkSubscriber as SinkSubscriber

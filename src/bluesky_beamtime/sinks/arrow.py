@@ -8,18 +8,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from bluesky_beamtime.sinks.records import DaqBlock
-from bluesky_beamtime.sinks.rows import (
+from bluesky_beamtime.sinks.block_rows import (
+    block_times,
+    round_to_microseconds,
+    sample_offsets,
+)
+from bluesky_beamtime.sinks.layout import (
     BLOCK_COLUMNS,
     FLOATS,
     INTEGERS,
     TIMES,
-    block_times,
-    describe_error,
     is_text,
-    round_to_microseconds,
-    sample_offsets,
 )
+from bluesky_beamtime.sinks.records import DaqBlock
+from bluesky_beamtime.sinks.texts import describe_error
 
 EXACT = 2**53
 """Whole numbers up to this one are exact as floats."""

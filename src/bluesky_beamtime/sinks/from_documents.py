@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
-from bluesky_beamtime.sinks.rows import to_json
 from bluesky_beamtime.sinks.stored_arrays import open_stored
+from bluesky_beamtime.sinks.texts import to_json
 
 Document = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -17,9 +17,10 @@ from bluesky_beamtime.errors import (
 from bluesky_beamtime.sinks.append_file import check_choice, refuse_existing
 from bluesky_beamtime.sinks.base import ThreadedSink
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
+from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS
 from bluesky_beamtime.sinks.parquet_parts import Parts
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
-from bluesky_beamtime.sinks.rows import BLOCK_COLUMNS, reading_batches
+from bluesky_beamtime.sinks.rows import reading_batches
 
 _COMPRESSIONS = ("none", "snappy", "gzip", "brotli", "lz4", "zstd")
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from bluesky_beamtime.errors import SinkSchemaError
 from bluesky_beamtime.sinks.arrow import EXACT, cast_column, table_of_rows, unified
-from bluesky_beamtime.sinks.rows import HEAD, TAIL
+from bluesky_beamtime.sinks.layout import HEAD, TAIL
 
 _KEY = b"bluesky_beamtime"
 _READINGS_PER_GROUP = 100_000

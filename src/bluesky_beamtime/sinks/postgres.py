@@ -20,7 +20,9 @@ from bluesky_beamtime.errors import (
     SinkWriteError,
 )
 from bluesky_beamtime.sinks.base import logger
+from bluesky_beamtime.sinks.block_rows import block_values, summary_values
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
+from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS, SUMMARY_COLUMNS
 from bluesky_beamtime.sinks.postgres_config import PostgresConfig
 from bluesky_beamtime.sinks.postgres_types import (
     BIGINT,
@@ -35,14 +37,7 @@ from bluesky_beamtime.sinks.postgres_types import (
     widened,
 )
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
-from bluesky_beamtime.sinks.rows import (
-    BLOCK_COLUMNS,
-    SUMMARY_COLUMNS,
-    Batch,
-    block_values,
-    reading_batches,
-    summary_values,
-)
+from bluesky_beamtime.sinks.rows import Batch, reading_batches
 from bluesky_beamtime.sinks.sqlite import quote
 
 _COLUMNS = """

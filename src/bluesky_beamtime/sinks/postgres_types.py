@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from bluesky_beamtime.sinks.rows import FLOATS, INTEGERS, TIMES, is_text
+from bluesky_beamtime.sinks.layout import FLOATS, INTEGERS, TIMES, is_text
 
 BIGINT = "bigint"
 BOOLEAN = "boolean"

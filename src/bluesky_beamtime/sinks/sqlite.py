@@ -10,22 +10,20 @@ from typing import Any
 
 from bluesky_beamtime.sinks.append_file import check_choice, refuse_existing
 from bluesky_beamtime.sinks.base import ThreadedSink, logger
+from bluesky_beamtime.sinks.block_rows import block_values, summary_values
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
-from bluesky_beamtime.sinks.network import is_network_disk
-from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
-from bluesky_beamtime.sinks.rows import (
+from bluesky_beamtime.sinks.layout import (
     BLOCK_COLUMNS,
     FLOATS,
     INTEGERS,
     SUMMARY_COLUMNS,
     TIMES,
-    Batch,
-    as_text,
-    block_values,
     is_text,
-    reading_batches,
-    summary_values,
 )
+from bluesky_beamtime.sinks.network import is_network_disk
+from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
+from bluesky_beamtime.sinks.rows import Batch, reading_batches
+from bluesky_beamtime.sinks.texts import as_text
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _JOURNAL_MODES = ("DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,14 +14,11 @@ from bluesky_beamtime.sinks.append_file import (
     refuse_existing,
 )
 from bluesky_beamtime.sinks.base import ThreadedSink
+from bluesky_beamtime.sinks.block_rows import block_values
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
+from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
-from bluesky_beamtime.sinks.rows import (
-    BLOCK_COLUMNS,
-    Batch,
-    block_values,
-    reading_batches,
-)
+from bluesky_beamtime.sinks.rows import Batch, reading_batches
 
 
 class TextTableSink(ThreadedSink):
@@ -143,7 +141,7 @@ class TextTableSink(ThreadedSink):
         """Return how many bytes of a file are whole rows."""
         raise NotImplementedError("a format knows its rows")
 
-    def _format(self, rows: list[tuple[Any, ...]]) -> bytes:
+    def _format(self, rows: list[tuple[Any, ...]]) -> bytes | bytearray:
         """Return rows in the order of the columns as the bytes of the file."""
         raise NotImplementedError("a format writes its rows")
 
@@ -152,7 +150,7 @@ class TextTableSink(ThreadedSink):
         return b""
 
     def _widen(self, new: list[str], file: AppendFile) -> AppendFile:
-        """Make place for columns in a file that has rows."""
+        """Return the file, or a copy with place for columns that replaces it."""
         return file
 
     # ------------------------------------------------------------------------ work
@@ -165,12 +163,23 @@ class TextTableSink(ThreadedSink):
             append=keep,
             overwrite=self._overwrite,
         )
-        # Before anything is cut off: a file of another kind is left as it is.
         names: list[str] | None = None
-        if keep and self._path.exists():
-            with self._path.open("rb") as file:
-                names = self._read_columns(file)
-        self._file = AppendFile(self._path, keep=keep, whole=self._whole)
+
+        def look(file: BinaryIO) -> int:
+            nonlocal names
+            # Before anything is cut off: a file of another kind is left as it is.
+            names = self._read_columns(file)
+            file.seek(0)
+            return self._whole(file)
+
+        file = AppendFile(self._path, keep=keep, whole=look)
+        try:
+            if not _ends_a_line(self._path):
+                file.append(b"\n")
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
         self._columns.names = None
         self._shape = None
         if self._file.size and names is not None:
@@ -218,9 +227,28 @@ class TextTableSink(ThreadedSink):
         self._rows_written += sum(len(batch.rows) for batch in batches)
 
     def _put(self, before: list[str] | None, new: list[str], data: bytes) -> None:
-        assert self._file is not None
+        file = there = self._file
+        assert file is not None
+        assert there is not None
         if before is None:
             data = self._begin(new) + data
         elif new:
-            self._file = self._widen(new, self._file)
-        self._file.append(data)
+            file = self._widen(new, there)
+        if file is there:
+            file.append(data)
+            return
+        try:
+            file.append(data)
+            file.take_place_of(there)
+        except BaseException:
+            file.discard()
+            raise
+        self._file = file
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

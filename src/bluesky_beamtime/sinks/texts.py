@@ -1,0 +1,62 @@
+"""Values as text: times in ISO 8601, errors, and JSON with its NaN tagged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, cast
+
+import orjson
+
+_ZONE = attrgetter("tzinfo")
+
+
+def iso_texts(moments: Sequence[datetime | None]) -> list[str | None]:
+    """Return times as text, each as its ``isoformat`` would write it."""
+    kinds = set(map(type, moments))
+    if kinds == {type(None)}:
+        return [None] * len(moments)
+    if kinds == {datetime} and set(map(_ZONE, moments)) == {UTC}:
+        # A tenth of the time that as many calls of isoformat take.
+        text = orjson.dumps(moments if isinstance(moments, list) else list(moments))
+        return cast("list[str | None]", text[2:-2].decode().split('","'))
+    return [None if moment is None else moment.isoformat() for moment in moments]
+
+
+def to_json(value: Any) -> str:
+    """Return JSON text of what belongs to a record; NaN and infinities are tagged."""
+    return json.dumps(_tagged(value), ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": str(float(value))}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {_tagged_key(str(key)): _tagged(item) for key, item in items}
+    if isinstance(value, (list, tuple)):
+        return [_tagged(item) for item in cast("Sequence[Any]", value)]
+    tolist = getattr(value, "tolist", None)
+    return _tagged(tolist()) if callable(tolist) else value
+
+
+def _tagged_key(key: str) -> str:
+    return f"${key}" if key.startswith("$") else key
+
+
+def describe_error(error: BaseException) -> tuple[str, str]:
+    """Return the name of an error's class, with its module, and its text."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}", str(error)
+
+
+def as_text(value: Any) -> Any:
+    """Return a value as text tables hold it: times in ISO 8601, the rest as it is."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, complex):
+        return str(value)
+    return value
