@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import os
-import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from numpy.typing import DTypeLike
-from psygnal import Signal
 
-from bluesky_beamtime.errors import StoreStateError, UnsupportedFormatError
+from bluesky_beamtime.errors import StoreReadError, StoreStateError
 from bluesky_beamtime.storage.layout import plain_json
-from bluesky_beamtime.storage.paths import check_name
-from bluesky_beamtime.storage.scan_buffer import ScanBuffer, check_array
-from bluesky_beamtime.storage.scan_files import Axes, check_axes, need_h5py, save_scan
-from bluesky_beamtime.storage.scan_names import (
-    SUFFIXES,
-    next_number,
-    reserve_place,
-    scan_folder,
+from bluesky_beamtime.storage.scan_buffer import ScanBuffer, remove_folder
+from bluesky_beamtime.storage.scan_detectors import follow
+from bluesky_beamtime.storage.scan_leftovers import (
+    clear_emptied,
+    find_leftovers,
+    take_over,
 )
+from bluesky_beamtime.storage.scan_names import reserve_place, scan_folder
+from bluesky_beamtime.storage.scan_observed import ObservedScans
+from bluesky_beamtime.storage.scan_saving import SavingJob
+from bluesky_beamtime.storage.scan_values import check_array, check_axes
+
+AxesOf = Sequence[Any] | Callable[[], Sequence[Any] | None] | None
+"""Coordinates of each axis, or what is asked for them when the scan is saved."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    buffer: ScanBuffer
-    axes: Axes
-    kind: str
-
-
-class ScanStorage:
+class ScanStorage(ObservedScans):
     """Takes the points of a scan in any order and saves an N-dimensional array.
 
     ``reserve`` creates ``<base>/<folder>/<name>_<number>.partial``, which holds the
@@ -64,17 +56,15 @@ class ScanStorage:
     saveFailed : Signal(object, str)
         The exception and the file that was not saved. The data are kept on disk,
         and :meth:`retry` tries again.
+    changed : Signal()
+        When :attr:`status` has changed: a setting, the next number, what is reserved,
+        being saved or has failed.
 
     Notes
     -----
     Thread-safe. Signals of a save come on the thread that saves; give psygnal's
     ``connect(..., thread="main")`` to be called on yours.
     """
-
-    numberChanged = Signal(object)
-    savingStateChanged = Signal(bool)
-    tagRequest = Signal(dict)
-    saveFailed = Signal(object, str)
 
     def __init__(
         self,
@@ -86,69 +76,11 @@ class ScanStorage:
         enabled: bool = True,
         format: Literal["zarr", "npz", "hdf5"] = "zarr",
     ) -> None:
-        if format not in SUFFIXES:
-            raise UnsupportedFormatError(
-                f"scans are saved as {', '.join(SUFFIXES)}, not as {format!r}"
-            )
-        if format == "hdf5":
-            need_h5py()
-        self._lock = threading.RLock()
-        self._format = format
-        self._base = os.fspath(base)
-        scan_folder(self._base, folder)
-        self._folder, self._name = folder, check_name(name, "the name")
-        self._numbered, self._enabled = bool(numbered), bool(enabled)
-        self._buffer: ScanBuffer | None = None
-        self._axes_of: Callable[[], Sequence[Any] | None] | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._writing: list[_Job] = []
-        # A job has ended when its listeners were told, which wait() waits for.
-        self._futures: set[Future[None]] = set()
-        self._failed: list[_Job] = []
-        self._was_saving = False
-        self._number = self.getNumber()
-
-    @property
-    def base(self) -> str:
-        """Base folder; ``~`` is expanded, a relative one is below the current one."""
-        return self._base
-
-    @base.setter
-    def base(self, value: str | os.PathLike[str]) -> None:
-        scan_folder(value, self._folder)
-        self._base = os.fspath(value)
-        self._tell()
-
-    @property
-    def folder(self) -> str:
-        """Folder below the base, such as ``"2026/LaB6"``; created at a reservation."""
-        return self._folder
-
-    @folder.setter
-    def folder(self, value: str) -> None:
-        scan_folder(self._base, value)
-        self._folder = value
-        self._tell()
-
-    @property
-    def name(self) -> str:
-        """Name of the files, without number and suffix; no part of a path."""
-        return self._name
-
-    @name.setter
-    def name(self, value: str) -> None:
-        self._name = check_name(value, "the name")
-        self._tell()
-
-    @property
-    def numbered(self) -> bool:
-        """Whether files are numbered; if not, a file that exists is refused."""
-        return self._numbered
-
-    @numbered.setter
-    def numbered(self, value: bool) -> None:
-        self._numbered = bool(value)
-        self._tell()
+        super().__init__(
+            base, folder, name, numbered=numbered, enabled=enabled, format=format
+        )
+        self._axes_of: AxesOf = None
+        self._autosave = True
 
     @property
     def enabled(self) -> bool:
@@ -160,46 +92,7 @@ class ScanStorage:
         if not value:
             self.save()
         self._enabled = bool(value)
-
-    @property
-    def format(self) -> str:
-        """``"zarr"``, ``"npz"`` or ``"hdf5"``."""
-        return self._format
-
-    @property
-    def reserved(self) -> int:
-        """Number of scans that are reserved and not yet being saved, 0 or 1."""
-        return int(self._buffer is not None)
-
-    @property
-    def writing(self) -> int:
-        """Number of scans that are being saved or wait for it."""
-        with self._lock:
-            return len(self._writing)
-
-    @property
-    def saving(self) -> bool:
-        """Whether anything is reserved or being saved."""
-        with self._lock:
-            return bool(self.reserved or self._writing)
-
-    @property
-    def failed(self) -> list[Path]:
-        """The buffers of scans that could not be saved, each a folder."""
-        with self._lock:
-            return [job.buffer.place.workshop for job in self._failed]
-
-    def getNumber(self) -> int | None:
-        """Return the next number, the highest on disk plus one; None without numbering.
-
-        What another process reserves meanwhile is not yet counted: a reservation goes
-        on to the next number that is free.
-        """
-        if not self._numbered:
-            return None
-        return next_number(scan_folder(self._base, self._folder), self._name)
-
-    get_number = getNumber
+        self._tell()
 
     def reserve(
         self,
@@ -207,6 +100,9 @@ class ScanStorage:
         fillValue: Any = None,
         *,
         dtype: DTypeLike | None = None,
+        axes: AxesOf = None,
+        tags: Mapping[str, Any] | None = None,
+        autosave: bool = True,
     ) -> None:
         """Create the array of the next scan on disk.
 
@@ -221,11 +117,20 @@ class ScanStorage:
             What stands where nothing was measured; by default NaN, 0 for integers.
         dtype
             Of the array; by default float64.
+        axes
+            Planned coordinates of each axis, or a function that :meth:`save` asks for
+            them; what :meth:`save` is given itself comes first.
+        tags
+            What the dict holds that :attr:`tagRequest` sends.
+        autosave
+            Whether the scan is saved as soon as all points are there; if not,
+            :meth:`save` has to be called.
 
         Raises
         ------
         ScanMismatchError
-            No points, no numbers, or a fill value that the type does not hold.
+            No points, no numbers, axes that do not fit, or a fill value that the type
+            does not hold.
         PathError
             Without numbering: a scan of that name exists.
         MetadataError
@@ -238,21 +143,24 @@ class ScanStorage:
         sizes = tuple(int(n) for n in shape)
         kind = "f8" if dtype is None else dtype
         check_array(sizes, kind, fillValue)
+        planned = check_axes(None if callable(axes) else axes, sizes)
         self.save()
-        tags: dict[str, Any] = {}
-        self.tagRequest.emit(tags)
-        plain_json(tags)
+        kept: dict[str, Any] = dict(tags or {})
+        self.tagRequest.emit(kept)
+        plain_json(kept)
         with self._lock:
             folder = scan_folder(self._base, self._folder)
             place = reserve_place(
                 folder, self._name, self._format, numbered=self._numbered
             )
             try:
-                self._buffer = ScanBuffer(place, sizes, kind, fillValue, tags)
+                self._buffer = ScanBuffer.create(
+                    place, sizes, kind, fillValue, kept, planned
+                )
             except BaseException:
-                with suppress(OSError):
-                    place.workshop.rmdir()
+                remove_folder(place.workshop)
                 raise
+            self._axes_of, self._autosave = axes, autosave
         self._tell()
 
     def update(self, data: Mapping[tuple[int, ...], Any]) -> None:
@@ -278,15 +186,34 @@ class ScanStorage:
         if not self._enabled:
             return
         with self._lock:
-            if self._buffer is None:
-                raise StoreStateError(
-                    "no scan is reserved, or all its points were there and it was "
-                    "saved; call reserve(shape) first"
-                )
-            self._buffer.update(data)
-            full = self._buffer.full
+            buffer = self._reserved_buffer()
+            buffer.update(data)
+            full = self._autosave and buffer.full
         if full:
-            self.save(None if self._axes_of is None else self._axes_of())
+            self.save()
+
+    def set_axes(self, axes: Sequence[Any]) -> None:
+        """Keep coordinates beside the data of the reserved scan, for its readers.
+
+        Parameters
+        ----------
+        axes
+            Coordinates of each axis, as for :meth:`save`, as far as they are known.
+
+        Raises
+        ------
+        StoreStateError
+            Nothing is reserved.
+        ScanMismatchError
+            Axes that do not fit.
+        StoreWriteError
+            The disk refused.
+        """
+        if not self._enabled:
+            return
+        with self._lock:
+            buffer = self._reserved_buffer()
+            buffer.write_axes(check_axes(axes, buffer.shape))
 
     def save(self, axes: Sequence[Any] | None = None) -> None:
         """Save the reserved scan in the background, measured in full or in part.
@@ -297,20 +224,24 @@ class ScanStorage:
         Parameters
         ----------
         axes
-            Coordinates of each axis, in order; None or left out counts from 0.
+            Coordinates of each axis, in order; None or left out counts from 0. By
+            default those of :meth:`reserve` or :meth:`set_axes`.
 
         Raises
         ------
         ScanMismatchError
             Axes that do not fit; the scan stays reserved.
         """
+        if axes is None and self._buffer is not None and callable(self._axes_of):
+            # Not under the lock: it belongs to somebody else.
+            axes = self._axes_of()
         with self._lock:
             buffer = self._buffer
             if buffer is not None:
-                checked = check_axes(axes, buffer.shape)
+                known = buffer.axes if axes is None else check_axes(axes, buffer.shape)
                 self._buffer = None
                 if buffer.covered:
-                    self._submit(_Job(buffer, checked, self._format))
+                    self._saving.put(SavingJob(buffer, known, self._format))
                 else:
                     buffer.release()
         if buffer is not None:
@@ -318,10 +249,7 @@ class ScanStorage:
 
     def retry(self) -> None:
         """Save once more what could not be saved."""
-        with self._lock:
-            failed, self._failed = self._failed, []
-            for job in failed:
-                self._submit(job)
+        self._saving.retry()
         self._tell()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -333,9 +261,54 @@ class ScanStorage:
             Seconds, None for as long as it takes. What failed counts as done. Listeners
             on the thread that saves must not wait.
         """
-        with self._lock:
-            futures = list(self._futures)
-        return not wait(futures, timeout).not_done
+        return self._saving.wait(timeout)
+
+    def leftovers(self) -> list[Path]:
+        """Return the scans in the folder that a process which is gone left unsaved.
+
+        Each is a folder ``<name>.partial``, whose ``scan.zarr`` can be read as it is.
+        Scans of live processes, and those that failed in this one, are not among them.
+
+        Raises
+        ------
+        StoreWriteError
+            The folder cannot be read.
+        """
+        return find_leftovers(scan_folder(self._base, self._folder))
+
+    def recover(self) -> list[Path]:
+        """Save what processes left behind, in the background, each under its own name.
+
+        What they left without a point is removed.
+
+        Returns
+        -------
+        list of Path
+            The files that there will be; a failure is told by :attr:`saveFailed`.
+
+        Raises
+        ------
+        StoreReadError
+            One cannot be read, and was left alone; the others are being saved.
+        StoreWriteError
+            The folder cannot be read, or not be written to.
+        """
+        clear_emptied(scan_folder(self._base, self._folder))
+        targets: list[Path] = []
+        unreadable: StoreReadError | None = None
+        for workshop in self.leftovers():
+            try:
+                buffer = take_over(workshop, self._format)
+            except StoreReadError as error:
+                unreadable = error
+                continue
+            if buffer is not None:
+                targets.append(buffer.place.target)
+                self._saving.put(SavingJob(buffer, buffer.axes, self._format))
+        self._tell()
+        if unreadable is not None:
+            raise unreadable
+        return targets
 
     def connect(self, detector: Any) -> Callable[[], None]:
         """Take the scans of a detector; call what is returned to let go of it.
@@ -352,92 +325,12 @@ class ScanStorage:
         Busy reserves, data update, and the end or a stop saves what is there with the
         axes of the detector. A scan that is full is saved once.
         """
+        return follow(self, detector)
 
-        def axes() -> Any:
-            return _value(detector, "axes")
-
-        def busy(state: bool) -> None:
-            if state:
-                self._axes_of = axes
-                self.reserve(
-                    _value(detector, "dataShape"), dtype=_value(detector, "dtype")
-                )
-            else:
-                stop()
-
-        def stop() -> None:
-            if self._buffer is not None:
-                self.save(axes())
-
-        def acquired(data: Mapping[tuple[int, ...], Any]) -> None:
-            self.update(data)
-
-        links: list[tuple[Any, Any]] = [
-            (detector.busyStateChanged, busy),
-            (detector.dataAcquired, acquired),
-        ]
-        if hasattr(detector, "stopped"):
-            links.append((detector.stopped, stop))
-        for signal, slot in links:
-            signal.connect(slot)
-
-        def disconnect() -> None:
-            while links:
-                signal, slot = links.pop()
-                signal.disconnect(slot)
-            if self._axes_of is axes:
-                self._axes_of = None
-
-        return disconnect
-
-    def _submit(self, job: _Job) -> None:
-        if self._pool is None:
-            # One thread: scans wait on disk, not in memory.
-            self._pool = ThreadPoolExecutor(1, "save-scan")
-            # Zarr reads with threads, which cannot be started any more when Python
-            # waits for this one: what was registered last is waited for first.
-            me: weakref.ref[ScanStorage] = weakref.ref(self)
-            cast("Any", threading)._register_atexit(lambda: _finish(me))
-        self._writing.append(job)
-        future = self._pool.submit(self._save, job)
-        self._futures.add(future)
-        future.add_done_callback(self._done)
-
-    def _save(self, job: _Job) -> None:
-        try:
-            save_scan(job.buffer, job.axes, job.kind)
-        except Exception as error:
-            with self._lock:
-                self._failed.append(job)
-            self.saveFailed.emit(error, str(job.buffer.place.target))
-        finally:
-            with self._lock:
-                self._writing.remove(job)
-            self._tell()
-
-    def _done(self, future: Future[None]) -> None:
-        with self._lock:
-            self._futures.discard(future)
-
-    def _tell(self) -> None:
-        """Emit what has changed since the last time."""
-        number = self.getNumber()
-        with self._lock:
-            saving = self.saving
-            changed, self._was_saving = saving != self._was_saving, saving
-            counted, self._number = number != self._number, number
-        if counted:
-            self.numberChanged.emit(number)
-        if changed:
-            self.savingStateChanged.emit(saving)
-
-
-def _finish(storage: weakref.ref[ScanStorage]) -> None:
-    left = storage()
-    if left is not None:
-        left.wait()
-
-
-def _value(detector: Any, name: str) -> Any:
-    value = getattr(detector, name, None)
-    return value() if callable(value) else value
+    def _reserved_buffer(self) -> ScanBuffer:
+        if self._buffer is None:
+            raise StoreStateError(
+                "no scan is reserved, or all its points were there and it was saved; "
+                "call reserve(shape) first"
+            )
+        return self._buffer

@@ -4,49 +4,48 @@ from __future__ import annotations
 
 import math
 import shutil
-import warnings
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from bluesky_beamtime.errors import ScanMismatchError, StoreStateError
-from bluesky_beamtime.storage.files import write_error
+from bluesky_beamtime.errors import (
+    ScanMismatchError,
+    StoreReadError,
+    StoreStateError,
+)
+from bluesky_beamtime.storage.files import FolderLock, write_error
+from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_names import ScanPlace
+from bluesky_beamtime.storage.scan_values import Axes, cast_exactly, check_array
 
+STORE = "scan.zarr"
 _CHUNK_EDGE = 1024
 _ROW = 8192
-_KINDS = "biufc"
 
 
 class ScanBuffer:
     """An N-dimensional Zarr array that is filled in any order.
 
     Every update is on disk when it returns to the operating system; what was measured
-    is readable in ``<workshop>/scan.zarr`` after the process was killed. The coverage
-    lies in memory, one byte for each point, and is written with every update.
+    is readable in ``<workshop>/scan.zarr`` after the process was killed, with the tags
+    and the axes that were known by then. The coverage lies in memory, one byte for each
+    point, and is written after the data of every update.
 
-    Parameters
+    Made by :meth:`create`, or by :meth:`reopen` of what a process left behind. A lock
+    in the workshop says that a live process holds it.
+
+    Attributes
     ----------
-    place
-        Where, from :func:`reserve_place`.
-    shape
-        Of the whole array, frames included.
-    dtype
-        Numbers or booleans.
-    fill
-        What stands where nothing was measured; by default NaN, 0 for integers.
-    tags
-        What listeners want to be kept with the data; they may still fill it.
-
-    Raises
-    ------
-    ScanMismatchError
-        A shape, type or fill value that cannot be.
-    StoreWriteError
-        The disk refused.
+    place : ScanPlace
+        Where it is, and what it becomes.
+    tags : dict
+        What is kept with the data; listeners may still fill it.
+    axes : list of numpy.ndarray
+        Coordinates of each axis, as far as they are known.
 
     Notes
     -----
@@ -54,35 +53,144 @@ class ScanBuffer:
     """
 
     def __init__(
-        self,
+        self, place: ScanPlace, group: Any, tags: dict[str, Any], lock: FolderLock
+    ) -> None:
+        self.place = place
+        self.group = group
+        self.tags = tags
+        self.array: Any = group["data"]
+        self.shape: tuple[int, ...] = tuple(self.array.shape)
+        self.dtype: np.dtype[Any] = self.array.dtype
+        self.axes: Axes = []
+        self.mask: NDArray[np.bool_] | None = None
+        self._mask_array: Any = None
+        self._unlock = weakref.finalize(self, lock.release)
+
+    @classmethod
+    def create(
+        cls,
         place: ScanPlace,
         shape: tuple[int, ...],
         dtype: DTypeLike,
         fill: Any,
         tags: dict[str, Any],
-    ) -> None:
+        axes: Axes,
+    ) -> Self:
+        """Create the array of a scan in a place from :func:`reserve_place`.
+
+        Parameters
+        ----------
+        place
+            Where.
+        shape
+            Of the whole array, frames included.
+        dtype
+            Numbers or booleans.
+        fill
+            What stands where nothing was measured; by default NaN, 0 for integers.
+        tags
+            What is kept with the data.
+        axes
+            Coordinates of each axis, as far as they are planned.
+
+        Raises
+        ------
+        ScanMismatchError
+            A shape, type or fill value that cannot be.
+        StoreWriteError
+            The disk refused.
+        """
         import zarr
 
-        # Its types say nothing of what is stored.
-        stock = cast("Any", zarr)
-        self.place = place
-        self.dtype, self.fill = check_array(shape, dtype, fill)
-        self.shape = shape
-        self.tags = tags
-        self.store = place.workshop / "scan.zarr"
-        self.mask: NDArray[np.bool_] | None = None
-        self._mask_array: Any = None
+        kind, fill = check_array(shape, dtype, fill)
+        store = place.workshop / STORE
+        lock: FolderLock | None = None
         try:
-            self.group: Any = stock.open_group(str(self.store), mode="w-")
-            self.array: Any = self.group.create_array(
+            lock = FolderLock(place.workshop)
+            # Its types say nothing of what is stored.
+            group: Any = cast("Any", zarr).open_group(str(store), mode="w-")
+            group.create_array(
                 "data",
                 shape=shape,
-                dtype=self.dtype,
+                dtype=kind,
                 chunks=chunks_of(shape),
-                fill_value=self.fill,
+                fill_value=fill,
             )
+            group.attrs["tags"] = plain_json(tags)
+            buffer = cls(place, group, tags, lock)
+            buffer.write_axes(axes)
+        except OSError as error:
+            if lock is not None:
+                lock.release()
+            raise write_error("a scan", store, error) from error
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return buffer
+
+    @classmethod
+    def reopen(cls, place: ScanPlace) -> Self:
+        """Take over what a process that is gone left behind.
+
+        Raises
+        ------
+        StoreStateError
+            A live process holds it.
+        StoreReadError
+            There is no array that can be read.
+        """
+        import zarr
+
+        store = place.workshop / STORE
+        try:
+            lock = FolderLock(place.workshop)
+        except OSError as error:
+            raise write_error("a scan", place.workshop, error) from error
+        try:
+            group: Any = cast("Any", zarr).open_group(str(store), mode="r+")
+            buffer = cls(place, group, dict(group.attrs.get("tags", {})), lock)
+            found = [name for name in group.array_keys() if name.startswith("axis_")]
+            if len(found) == len(buffer.shape):
+                # Strictly by number: there may be more than ten.
+                numbers = range(len(found))
+                buffer.axes = [np.asarray(group[f"axis_{n}"][...]) for n in numbers]
+            if "mask" in group:
+                buffer._mask_array = group["mask"]
+                buffer.mask = np.asarray(buffer._mask_array[...])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            lock.release()
+            raise StoreReadError(
+                f"cannot read the scan in {str(store)!r}: {error}; it was left alone",
+                filename=str(store),
+            ) from error
+        return buffer
+
+    @property
+    def store(self) -> Path:
+        """The Zarr group on disk."""
+        return self.place.workshop / STORE
+
+    def write_axes(self, axes: Axes) -> None:
+        """Keep the coordinates of each axis beside the data.
+
+        Raises
+        ------
+        StoreWriteError
+            The disk refused.
+        """
+        known = {number: axis.dtype for number, axis in enumerate(self.axes)}
+        try:
+            for number, axis in enumerate(axes):
+                name = f"axis_{number}"
+                if known.get(number) != axis.dtype:
+                    self.group.create_array(name, data=axis, overwrite=True)
+                elif not np.array_equal(self.axes[number], axis, equal_nan=True):
+                    # One chunk, which is replaced at once: a reader sees all or none.
+                    self.group[name][...] = axis
         except OSError as error:
             raise write_error("a scan", self.store, error) from error
+        self.axes = list(axes)
 
     @property
     def covered(self) -> int:
@@ -117,12 +225,23 @@ class ScanBuffer:
             return
         try:
             mask = self._coverage(lengths.pop())
-            for index, value in checked:
-                self.array[index if index else ...] = value
-                mask[index] = True
-                self._mask_array[index if index else ...] = True
+            try:
+                for index, value in checked:
+                    self.array[index if index else ...] = value
+                    mask[index] = True
+            finally:
+                box = tuple(
+                    slice(min(steps), max(steps) + 1)
+                    for steps in zip(*(index for index, _ in checked), strict=True)
+                )
+                self._mask_array[box if box else ...] = mask[box]
         except OSError as error:
             raise write_error("a scan", self.store, error) from error
+
+    def write_mask(self) -> None:
+        """Write the whole coverage: that of a full disk may not have got there."""
+        if self._mask_array is not None:
+            self._mask_array[...] = self.mask
 
     def _check(
         self, index: tuple[int, ...], value: Any
@@ -163,48 +282,8 @@ class ScanBuffer:
 
     def release(self) -> None:
         """Remove the buffer, and with it the reservation of its number."""
+        self._unlock()
         remove_folder(self.place.workshop)
-
-
-def check_array(
-    shape: tuple[int, ...], dtype: DTypeLike, fill: Any
-) -> tuple[np.dtype[Any], Any]:
-    """Return the type and the fill value of a scan.
-
-    Raises
-    ------
-    ScanMismatchError
-        They cannot be.
-    """
-    try:
-        kind: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as error:
-        raise ScanMismatchError(f"{dtype!r} is no type of numbers") from error
-    if kind.kind not in _KINDS:
-        raise ScanMismatchError(f"a scan holds numbers, not {kind}")
-    if any(n < 1 for n in shape):
-        raise ScanMismatchError(f"a scan of shape {shape} would have no points")
-    if fill is None:
-        return kind, kind.type(np.nan if kind.kind in "fc" else 0)
-    return kind, cast_exactly(np.asarray(fill), kind, "the fill value")[()]
-
-
-def cast_exactly(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
-    """Return ``values`` in ``dtype``; floats may lose digits, nothing else may."""
-    if np.can_cast(values.dtype, dtype, "safe"):
-        return values.astype(dtype)
-    if values.dtype.kind in _KINDS:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            turned = values.astype(dtype, casting="unsafe")
-        inexact = values.dtype.kind in "fc" and dtype.kind in "fc"
-        same_kind = np.can_cast(values.dtype, dtype, "same_kind")
-        if (inexact and same_kind) or np.array_equal(turned, values):
-            return turned
-    raise ScanMismatchError(
-        f"{what} has type {values.dtype} and would not be the same as {dtype}; "
-        "reserve the scan with a dtype that holds it"
-    )
 
 
 def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +13,19 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from bluesky_beamtime.errors import MissingExtraError, PathError, ScanMismatchError
-from bluesky_beamtime.storage.files import write_error
+from bluesky_beamtime.errors import MissingExtraError, PathError
+from bluesky_beamtime.storage.files import sync_file, sync_folder, write_error
 from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer, slabs
-
-Axes = list[NDArray[Any]]
-
-
-def check_axes(axes: Sequence[Any] | None, shape: tuple[int, ...]) -> Axes:
-    """Return one array of coordinates for each axis; those left out count from 0.
-
-    Raises
-    ------
-    ScanMismatchError
-        More axes than the data have, or one of another length than its axis.
-    """
-    given = [] if axes is None else list(axes)
-    if len(given) > len(shape):
-        raise ScanMismatchError(f"{len(given)} axes for data of shape {shape}")
-    checked: Axes = []
-    for number, size in enumerate(shape):
-        axis = given[number] if number < len(given) else None
-        values: NDArray[Any] = np.arange(size) if axis is None else np.asarray(axis)
-        if values.shape != (size,) or values.dtype.kind not in "biufc":
-            raise ScanMismatchError(
-                f"axis {number} has shape {values.shape} and type {values.dtype}; "
-                f"data of shape {shape} take {size} numbers there"
-            )
-        checked.append(values)
-    return checked
+from bluesky_beamtime.storage.scan_values import Axes
 
 
 def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
     """Make the file of a scan out of its buffer, whole or not at all.
 
-    The file takes its name when all of it is on disk, and never that of another file.
-    Blocks; the data pass through memory 16 MB at a time.
+    The file takes its name when all of it is on disk, where it survives a power cut,
+    and never that of another file. Blocks; the data pass through memory 16 MB at a
+    time.
 
     Raises
     ------
@@ -62,6 +39,9 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
     tags = plain_json(buffer.tags)
     work = buffer.place.workshop / f"scan{buffer.place.target.suffix}"
     try:
+        if work.is_file():
+            # Of an earlier try; the target may be the same file under another name.
+            work.unlink()
         if kind == "zarr":
             _to_zarr(buffer, axes, tags)
         elif kind == "npz":
@@ -76,15 +56,25 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
     buffer.release()
 
 
+# What a file system says that has no hard links.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+
+
 def _publish(work: Path, target: Path) -> None:
     try:
         if work.is_dir():
-            if target.exists():
-                raise FileExistsError
-            os.rename(work, target)
+            _rename(work, target)
         else:
-            # A rename would replace what is there; a link does not.
-            os.link(work, target)
+            try:
+                # A rename would replace what is there; a link does not.
+                os.link(work, target)
+            except FileExistsError:
+                raise
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _rename(work, target)
+        sync_folder(target.parent)
     except FileExistsError:
         raise PathError(
             f"{str(target)!r} appeared while the scan was taken; move it away and "
@@ -92,14 +82,29 @@ def _publish(work: Path, target: Path) -> None:
         ) from None
 
 
+def _rename(work: Path, target: Path) -> None:
+    """Rename, unless there is something of that name.
+
+    The workshop keeps the name from every other ScanStorage; another program has no
+    more than the moment between the two calls.
+    """
+    if target.exists():
+        raise FileExistsError
+    os.rename(work, target)
+
+
 def _mask(buffer: ScanBuffer) -> NDArray[np.bool_]:
     return np.zeros((), bool) if buffer.mask is None else buffer.mask
 
 
 def _to_zarr(buffer: ScanBuffer, axes: Axes, tags: Mapping[str, Any]) -> None:
-    for number, axis in enumerate(axes):
-        buffer.group.create_array(f"axis_{number}", data=axis, overwrite=True)
+    buffer.write_axes(axes)
+    buffer.write_mask()
     buffer.group.attrs["tags"] = dict(tags)
+    for folder, _, names in os.walk(buffer.store):
+        for name in names:
+            sync_file(Path(folder, name))
+        sync_folder(Path(folder))
 
 
 def _to_npz(
@@ -121,7 +126,7 @@ def _to_npz(
         for name, values in small.items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, values, allow_pickle=False)
-    _sync(work)
+    sync_file(work)
 
 
 def _to_hdf5(
@@ -141,7 +146,7 @@ def _to_hdf5(
             file[f"axis_{number}"] = axis
         file["mask"] = _mask(buffer)
         file["tags"] = orjson.dumps(tags).decode()
-    _sync(work)
+    sync_file(work)
 
 
 def need_h5py() -> Any:
@@ -157,8 +162,3 @@ def need_h5py() -> Any:
     except ImportError as error:
         raise MissingExtraError("saving scans as HDF5", "h5py", "hdf5") from error
     return h5py
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +118,7 @@ def _create(place: ScanPlace, folder: Path, stem: str) -> bool:
         return False
     # Another process may have saved its scan since we looked for the number.
     if any((folder / (stem + suffix)).exists() for suffix in SUFFIXES.values()):
-        place.workshop.rmdir()
+        with suppress(FileNotFoundError):
+            place.workshop.rmdir()
         return False
     return True

@@ -23,7 +23,7 @@ from bluesky_beamtime.errors import (
     ScanMismatchError,
     StoreStateError,
 )
-from bluesky_beamtime.storage import ScanStorage, scan
+from bluesky_beamtime.storage import ScanStorage, scan_saving
 
 
 @pytest.fixture
@@ -313,14 +313,14 @@ def test_saving_does_not_wait_for_the_disk(
 ) -> None:
     """L-23, L-24: several wait for one thread, and the caller for none."""
     gate, threads = threading.Event(), set[str]()
-    real = scan.save_scan
+    real = scan_saving.save_scan
 
     def slow(*args: Any) -> None:
         threads.add(threading.current_thread().name)
         assert gate.wait(60)
         real(*args)
 
-    monkeypatch.setattr(scan, "save_scan", slow)
+    monkeypatch.setattr(scan_saving, "save_scan", slow)
     for value in range(3):
         take(storage, value)
     assert (storage.writing, storage.saving, storage.wait(0)) == (3, True, False)

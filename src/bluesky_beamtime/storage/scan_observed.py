@@ -1,0 +1,120 @@
+"""What a ScanStorage is doing, and how it tells: signals, and a status to look at."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from psygnal import Signal
+
+from bluesky_beamtime.errors import StoreWriteError
+from bluesky_beamtime.storage.scan_buffer import ScanBuffer
+from bluesky_beamtime.storage.scan_names import SUFFIXES, scan_folder
+from bluesky_beamtime.storage.scan_saving import SavingQueue
+from bluesky_beamtime.storage.scan_settings import ScanSettings
+from bluesky_beamtime.storage.scan_status import ScanStatus
+
+
+class ObservedScans(ScanSettings):
+    """The part of a :class:`~bluesky_beamtime.storage.ScanStorage` that is looked at.
+
+    Parameters
+    ----------
+    base, folder, name, numbered, enabled, format
+        Those of :class:`~bluesky_beamtime.storage.ScanStorage`.
+    """
+
+    numberChanged = Signal(object)
+    savingStateChanged = Signal(bool)
+    tagRequest = Signal(dict)
+    saveFailed = Signal(object, str)
+    changed = Signal()
+
+    def __init__(
+        self,
+        base: str | os.PathLike[str] = ".",
+        folder: str = "folder",
+        name: str = "data",
+        *,
+        numbered: bool = True,
+        enabled: bool = True,
+        format: Literal["zarr", "npz", "hdf5"] = "zarr",
+    ) -> None:
+        super().__init__(base, folder, name, numbered=numbered, format=format)
+        self._enabled = bool(enabled)
+        self._buffer: ScanBuffer | None = None
+        self._saving = SavingQueue(self._tell, self.saveFailed.emit)
+        self._number = self.getNumber()
+        self._status = self._look()
+
+    @property
+    def reserved(self) -> int:
+        """Number of scans that are reserved and not yet being saved, 0 or 1."""
+        return int(self._buffer is not None)
+
+    @property
+    def buffer(self) -> Path | None:
+        """The Zarr group that the reserved scan fills, for readers; None without."""
+        buffer = self._buffer
+        return None if buffer is None else buffer.store
+
+    @property
+    def writing(self) -> int:
+        """Number of scans that are being saved or wait for it."""
+        return self._saving.writing
+
+    @property
+    def saving(self) -> bool:
+        """Whether anything is reserved or being saved."""
+        with self._lock:
+            return bool(self.reserved or self.writing)
+
+    @property
+    def failed(self) -> list[Path]:
+        """The buffers of scans that could not be saved, each a folder."""
+        return [job.buffer.place.workshop for job in self._saving.failed]
+
+    @property
+    def status(self) -> ScanStatus:
+        """Settings and doings when they last changed; neither waits nor reads the disk.
+
+        What a window shows: read it whenever :attr:`changed` comes.
+        """
+        return self._status
+
+    def _look(self) -> ScanStatus:
+        stem = self._name if self._number is None else f"{self._name}_{self._number}"
+        folder = scan_folder(self._base, self._folder)
+        return ScanStatus(
+            base=self._base,
+            folder=self._folder,
+            name=self._name,
+            numbered=self._numbered,
+            enabled=self._enabled,
+            number=self._number,
+            target=folder / (stem + SUFFIXES[self._format]),
+            reserved=self.reserved,
+            writing=self.writing,
+            failures=tuple(
+                (job.buffer.place.target, error)
+                for job, error in self._saving.failed.items()
+            ),
+        )
+
+    def _tell(self) -> None:
+        """Emit what has changed since the last time."""
+        with self._lock:
+            # Nobody shall miss the end of a save because the disk is gone.
+            with suppress(StoreWriteError):
+                self._number = self.getNumber()
+            before, self._status = self._status, self._look()
+            now = self._status
+        saved, saving = before.reserved + before.writing, now.reserved + now.writing
+        if now.number != before.number:
+            self.numberChanged.emit(now.number)
+        if bool(saving) != bool(saved):
+            self.savingStateChanged.emit(bool(saving))
+        if now != before:
+            self.changed.emit()

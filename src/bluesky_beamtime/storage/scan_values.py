@@ -1,0 +1,82 @@
+"""Shapes, types and coordinates of scans, checked before anything is written."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from bluesky_beamtime.errors import ScanMismatchError
+
+Axes = list[NDArray[Any]]
+"""Coordinates of each axis, one array of numbers for each."""
+
+_KINDS = "biufc"
+
+
+def check_array(
+    shape: tuple[int, ...], dtype: DTypeLike, fill: Any
+) -> tuple[np.dtype[Any], Any]:
+    """Return the type and the fill value of a scan.
+
+    Raises
+    ------
+    ScanMismatchError
+        They cannot be.
+    """
+    try:
+        kind: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise ScanMismatchError(f"{dtype!r} is no type of numbers") from error
+    if kind.kind not in _KINDS:
+        raise ScanMismatchError(f"a scan holds numbers, not {kind}")
+    if any(n < 1 for n in shape):
+        raise ScanMismatchError(f"a scan of shape {shape} would have no points")
+    if fill is None:
+        return kind, kind.type(np.nan if kind.kind in "fc" else 0)
+    return kind, cast_exactly(np.asarray(fill), kind, "the fill value")[()]
+
+
+def check_axes(axes: Sequence[Any] | None, shape: tuple[int, ...]) -> Axes:
+    """Return one array of coordinates for each axis; those left out count from 0.
+
+    Raises
+    ------
+    ScanMismatchError
+        More axes than the data have, or one of another length than its axis.
+    """
+    given = [] if axes is None else list(axes)
+    if len(given) > len(shape):
+        raise ScanMismatchError(f"{len(given)} axes for data of shape {shape}")
+    checked: Axes = []
+    for number, size in enumerate(shape):
+        axis = given[number] if number < len(given) else None
+        values: NDArray[Any] = np.arange(size) if axis is None else np.asarray(axis)
+        if values.shape != (size,) or values.dtype.kind not in "biufc":
+            raise ScanMismatchError(
+                f"axis {number} has shape {values.shape} and type {values.dtype}; "
+                f"data of shape {shape} take {size} numbers there"
+            )
+        checked.append(values)
+    return checked
+
+
+def cast_exactly(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    """Return ``values`` in ``dtype``; floats may lose digits, nothing else may."""
+    if np.can_cast(values.dtype, dtype, "safe"):
+        return values.astype(dtype, copy=False)
+    if values.dtype.kind in _KINDS:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turned = values.astype(dtype, casting="unsafe")
+        inexact = values.dtype.kind in "fc" and dtype.kind in "fc"
+        same_kind = np.can_cast(values.dtype, dtype, "same_kind")
+        if (inexact and same_kind) or np.array_equal(turned, values):
+            return turned
+    raise ScanMismatchError(
+        f"{what} has type {values.dtype} and would not be the same as {dtype}; "
+        "reserve the scan with a dtype that holds it"
+    )
