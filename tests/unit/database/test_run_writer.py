@@ -21,6 +21,7 @@ from event_model import DocumentNames, schema_validators
 
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.database import RunWriter, SampleMetadata
+from bluesky_beamtime.database.run_recorder import RunRecorder
 from bluesky_beamtime.errors import (
     BeamtimeFileError,
     BeamtimeWarning,
@@ -688,16 +689,13 @@ def test_w30_closes_when_the_run_cannot_be_ended(
     def refuse(*_: object) -> None:
         raise OSError("no space")
 
+    monkeypatch.setattr(RunRecorder, "stop", refuse)
     writer = RunWriter(path)
     with pytest.raises(OSError, match="no space"), writer:
         begin(writer)
-        assert writer._run is not None
-        monkeypatch.setattr(writer._run, "stop", refuse)
     assert not writer.is_open
     with pytest.raises(ValueError, match="first") as caught, writer:
         begin(writer)
-        assert writer._run is not None
-        monkeypatch.setattr(writer._run, "stop", refuse)
         raise ValueError("first")
     assert any("no space" in note for note in caught.value.__notes__)
     assert not writer.is_open
