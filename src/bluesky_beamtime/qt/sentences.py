@@ -1,0 +1,46 @@
+"""What a window says of a ScanStorage, in words."""
+
+from __future__ import annotations
+
+import html
+
+from bluesky_beamtime.storage.scan_status import ScanStatus
+
+
+def doing(status: ScanStatus) -> str:
+    """Return what is reserved, being saved and failed, in one line."""
+    counts = [
+        (status.reserved, "reserved"),
+        (status.writing, "being saved"),
+        (len(status.failures), "not saved"),
+    ]
+    said = [f"{number} {what}" for number, what in counts if number]
+    if said:
+        number, _, rest = said[0].partition(" ")
+        said[0] = f"{number} scan{'' if number == '1' else 's'} {rest}"
+        return ", ".join(said)
+    if not status.enabled:
+        return "Switched off: scans are not saved"
+    return "Nothing reserved, nothing being saved"
+
+
+def trouble(status: ScanStatus) -> str:
+    """Return why the first scan was not saved, and how many more there are."""
+    if not status.failures:
+        return ""
+    target, error = status.failures[0]
+    more = len(status.failures) - 1
+    others = f"\n… and {more} more." if more else ""
+    return f"{target.name} was not saved: {error}{others}\nIts data are kept on disk."
+
+
+def troubles(status: ScanStatus) -> str:
+    """Return every scan that was not saved with its error, for a tooltip."""
+    return as_tooltip(
+        "\n\n".join(f"{target}\n{error}" for target, error in status.failures)
+    )
+
+
+def as_tooltip(text: str) -> str:
+    """Return a text as Qt shows it in a tooltip: names in it are no markup."""
+    return f"<qt>{html.escape(text).replace(chr(10), '<br>')}</qt>" if text else ""
