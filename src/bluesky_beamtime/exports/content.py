@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,22 @@ from numpy.typing import NDArray
 from bluesky_beamtime.database import Run, Stream
 from bluesky_beamtime.errors import DocumentError
 
-_BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 8 << 20
+"""What is held in memory at a time of a stack of frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Coordinates along an axis of each value, such as the energies of a spectrum."""
+
+    name: str
+    """Their name."""
+    dim: str
+    """Name of the axis."""
+    values: NDArray[Any]
+    """One for each place."""
+    units: str | None
+    """Their units, None without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +49,41 @@ class Field:
     """NumPy array, or a lazy one with the same ``[start:stop]``; rows first."""
     timestamps: NDArray[np.float64] | None
     """When each value was taken, seconds since 1970; None where nobody says."""
+    dims: tuple[str, ...] = ()
+    """Names of the axes behind that of the rows."""
+    axes: tuple[Axis, ...] = ()
+    """Coordinates of those axes that have some."""
 
     @property
     def units(self) -> str | None:
         """Units, None without."""
         units = self.data_key.get("units")
         return units if isinstance(units, str) else None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the descriptor says of the values themselves."""
+        told = ("units", "precision", "source")
+        return {k: self.data_key[k] for k in told if self.data_key.get(k) is not None}
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its values are in files of the detector."""
+        return self.data_key.get("external") == "STREAM:"
+
+    def is_coordinate(self, keys: Container[str]) -> bool:
+        """Say whether it tells when or where, of another field.
+
+        Parameters
+        ----------
+        keys
+            Data keys of the stream.
+        """
+        of: Any = self.data_key.get("coordinate_of")
+        if isinstance(of, str) and of != self.key and of in keys:
+            return True
+        camera = self.key.removesuffix("_time")
+        return self.streamed and camera != self.key and camera in keys
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,7 +108,7 @@ class Field:
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield the rows a few megabytes at a time, each with its first row's index."""
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
-        step = max(1, _BLOCK_BYTES // max(1, row_bytes))
+        step = max(1, BLOCK_BYTES // max(1, row_bytes))
         for first in range(0, self.shape[0], step):
             yield first, np.asarray(self.values[first : first + step])
 
@@ -81,6 +125,8 @@ class StreamContent:
     """Time of each, seconds since 1970; NaN where nobody took it."""
     fields: Mapping[str, Field]
     """The fields by data key."""
+    attributes: Mapping[str, Any]
+    """What is known of the run, in simple values: a Dataset has it as attributes."""
 
     @property
     def name(self) -> str:
@@ -151,13 +197,13 @@ def read_stream(stream: Stream) -> StreamContent:
     it: in a run that was cut off one camera may have got further than another.
     """
     data_keys = stream.data_keys
-    streamed = [k for k, d in data_keys.items() if d.get("external") == "STREAM:"]
+    streamed = {k for k, d in data_keys.items() if d.get("external") == "STREAM:"}
     in_events = [key for key in data_keys if key not in streamed]
     table: Any = stream.read(in_events, chunks=None)
     stamps: Any = stream.timestamps()
     fields: dict[str, Field] = {}
     for key in data_keys:
-        dataset: Any = table if key in in_events else stream.read([key], chunks=None)
+        dataset: Any = stream.read([key], chunks=None) if key in streamed else table
         name = f"{key}_value" if key in ("time", "seq_num") else key
         if name not in dataset.variables:
             continue
@@ -171,12 +217,15 @@ def read_stream(stream: Stream) -> StreamContent:
             seq_nums=seq_nums,
             values=_values(stream, key, dataset[name]),
             timestamps=None if taken is None else _aligned(stamps, taken, seq_nums),
+            dims=tuple(map(str, dataset[name].dims[1:])),
+            axes=tuple(_axes(dataset[name])),
         )
     found = [field.seq_nums for field in fields.values()]
     if table.sizes["time"] or not found:
         found.append(np.asarray(table["seq_num"].values, np.int64))
     rows = np.unique(np.concatenate(found))
-    return StreamContent(stream, rows, _times(table, fields, rows), fields)
+    times = _times(table, fields, rows)
+    return StreamContent(stream, rows, times, fields, table.attrs)
 
 
 def _device_of(stream: Stream, key: str) -> str:
@@ -185,6 +234,13 @@ def _device_of(stream: Stream, key: str) -> str:
             if key in keys:
                 return device
     return key
+
+
+def _axes(variable: Any) -> Iterator[Axis]:
+    for name, found in variable.coords.items():
+        if found.ndim == 1 and found.dims[0] in variable.dims[1:]:
+            dim, units = str(found.dims[0]), found.attrs.get("units")
+            yield Axis(str(name), dim, found.values, units)
 
 
 def _values(stream: Stream, key: str, variable: Any) -> Any:
@@ -212,8 +268,7 @@ def _times(
     times = spread(table["seq_num"].values, table["time"].values, rows)
     for key, field in fields.items():
         of = key.removesuffix("_time")
-        streamed = field.data_key.get("external") == "STREAM:"
-        if key == of or of not in fields or not streamed:
+        if key == of or of not in fields or not field.streamed:
             continue
         first = np.asarray(field.values[:], np.float64)
         first = first.reshape(len(first), -1)[:, 0] if first.ndim > 1 else first

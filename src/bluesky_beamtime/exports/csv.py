@@ -9,6 +9,9 @@ from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.rows import column_names, table_rows, tabular
 
+# Half of a surrogate pair is no text in UTF-8; it is written as such.
+_ERRORS = "backslashreplace"
+
 
 def write_csv(content: RunContent, files: ExportFiles) -> None:
     """Write a CSV file for each stream, UTF-8, with ``<key>_unit`` columns.
@@ -19,7 +22,7 @@ def write_csv(content: RunContent, files: ExportFiles) -> None:
     streams = tabular(content, files)
     paths = files.several([stream.name for stream in streams])
     for stream, path in zip(streams, paths, strict=True):
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8", errors=_ERRORS, newline="") as file:
             writer = writing.writer(file)
             writer.writerow(column_names(stream, units=True))
             total = len(stream.seq_nums)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
 from bluesky_beamtime.errors import ExportError
+from bluesky_beamtime.exports.names import safe_name, unique_names
+from bluesky_beamtime.exports.placing import Placing
+from bluesky_beamtime.exports.staging import Staging, clear_dead
 
 Progress = Callable[[str, int, int], None]
 
 
-def safe_name(name: str) -> str:
-    """Return a name that every file system takes."""
-    return re.sub(r"[^\w.+-]+", "_", name).strip(".") or "_"
-
-
 class ExportFiles:
-    """Makes the files of one export under temporary names beside their places.
+    """Makes the files of one export in a hidden folder beside their places.
 
     When the ``with`` block ends well all of them get their names; when it does not,
-    nothing is left. A process that is killed leaves a hidden ``.….part`` file.
+    nothing is left. A process that is killed leaves a hidden folder, which the next
+    export to the same place removes; of several files that were getting their names in
+    that very moment some may have them, each whole.
 
     Parameters
     ----------
@@ -49,7 +46,21 @@ class ExportFiles:
         self._overwrite = overwrite
         self._progress = progress
         self._waiting: list[tuple[Path, Path]] = []
+        self._staging: Staging | None = None
+        self._checks: list[Callable[[], None]] = []
         self.left_out: list[str] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self._path.parent
+
+    @property
+    def hidden(self) -> Path:
+        """Folder for what must be gone in the end; only in the ``with`` block."""
+        if self._staging is None:
+            raise RuntimeError("ExportFiles makes files in its with block only")
+        return self._staging.path
 
     def single(self) -> Path:
         """Return the temporary path of the only file."""
@@ -63,28 +74,24 @@ class ExportFiles:
         wanted = list(names)
         if len(wanted) == 1:
             return [self.single()]
-        taken: set[str] = set()
-        paths: list[Path] = []
-        for name in wanted:
-            safe, number = safe_name(name), 2
-            while safe.casefold() in taken:
-                safe, number = f"{safe_name(name)}_{number}", number + 1
-            taken.add(safe.casefold())
-            stem, dot, end = self._path.name.partition(".")
-            paths.append(self._add(self._path.with_name(f"{stem}-{safe}{dot}{end}")))
-        return paths
+        stem, dot, end = self._path.name.partition(".")
+        return [
+            self._add(self._path.with_name(f"{stem}-{safe}{dot}{end}"))
+            for safe in unique_names(wanted, safe_name).values()
+        ]
 
     def _add(self, final: Path) -> Path:
         self._refuse(final)
-        hidden = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part")
-        temporary = hidden.with_name(hidden.name + final.suffix)
+        temporary = self.hidden / final.name
         self._waiting.append((temporary, final))
         return temporary
 
     def _refuse(self, final: Path) -> None:
-        if self._overwrite or not os.path.lexists(final):
-            return
-        raise ExportError(
+        if not self._overwrite and os.path.lexists(final):
+            raise self._there_already(final)
+
+    def _there_already(self, final: Path) -> ExportError:
+        return ExportError(
             f"{str(final)!r} is there already and is left as it is; choose another "
             "name, or say overwrite",
             errno=errno.EEXIST,
@@ -92,11 +99,29 @@ class ExportFiles:
         )
 
     def tell(self, what: str, done: int, total: int) -> None:
-        """Tell how far it has got."""
+        """Tell how far it has got.
+
+        Raises
+        ------
+        OSError
+            The disk has refused something meanwhile.
+        """
+        for check in self._checks:
+            check()
         if self._progress is not None:
             self._progress(what, done, total)
 
+    def check_with(self, check: Callable[[], None]) -> None:
+        """Call something at each :meth:`tell` that raises when going on is no use.
+
+        A library that does not survive a disk that refuses writes to nowhere instead,
+        and this is how the export hears of it.
+        """
+        self._checks.append(check)
+
     def __enter__(self) -> ExportFiles:
+        clear_dead(self.folder)
+        self._staging = Staging(self.folder)
         return self
 
     def __exit__(
@@ -109,18 +134,31 @@ class ExportFiles:
             if error is None:
                 self._finish()
         finally:
-            for temporary, _ in self._waiting:
-                _remove(temporary)
+            if self._staging is not None:
+                self._staging.remove()
 
     def _finish(self) -> None:
+        assert self._staging is not None
+        staging = self._staging
         for temporary, _ in self._waiting:
             _flush(temporary)
-        for _, final in self._waiting:
-            self._refuse(final)
-        for temporary, final in self._waiting:
-            if self._overwrite and (final.is_dir() or temporary.is_dir()):
-                _remove(final)
-            os.replace(temporary, final)
+        placing = Placing(lambda: staging.kept)
+        try:
+            for temporary, final in self._waiting:
+                self._place(placing, temporary, final)
+        except BaseException:
+            placing.undo()
+            raise
+
+    def _place(self, placing: Placing, temporary: Path, final: Path) -> None:
+        if self._overwrite:
+            placing.replace(temporary, final)
+            return
+        self._refuse(final)
+        try:
+            placing.add(temporary, final)
+        except FileExistsError as error:
+            raise self._there_already(final) from error
 
     @property
     def written(self) -> list[Path]:
@@ -137,10 +175,3 @@ def _flush(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bluesky_beamtime.database import Run
-from bluesky_beamtime.errors import BeamtimeWarning, ExportError, MissingExtraError
+from bluesky_beamtime.errors import (
+    BeamtimeError,
+    BeamtimeWarning,
+    ExportError,
+    MissingExtraError,
+)
 from bluesky_beamtime.exports.content import RunContent
-from bluesky_beamtime.exports.files import ExportFiles, Progress, safe_name
+from bluesky_beamtime.exports.files import ExportFiles, Progress
+from bluesky_beamtime.exports.names import safe_name
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,15 @@ class ExportFormat:
             package = error.name or "a package"
             what = f"the format {self.name!r}"
             raise MissingExtraError(what, package, self.extra) from error
-        except OSError as error:
-            if error.errno is None or isinstance(error, ExportError):
+        except (OSError, RuntimeError) as error:
+            number = refusal(error)
+            if number is None or isinstance(error, BeamtimeError):
                 raise
             raise ExportError(
                 f"{run.label} could not be written to {str(target)!r}: "
-                f"{os.strerror(error.errno)}; nothing is left of it. Choose a folder "
+                f"{os.strerror(number)}; nothing is left of it. Choose a folder "
                 "that can be written and has space",
-                errno=error.errno,
+                errno=number,
                 filename=str(target),
             ) from error
         if files.left_out:
@@ -107,3 +115,20 @@ class ExportFormat:
         number = run.uid[:8] if run.scan_id is None else str(run.scan_id)
         words = [number, *([run.plan_name] if run.plan_name else [])]
         return target / f"{safe_name('_'.join(words))}.{self.extension}"
+
+
+def refusal(error: BaseException) -> int | None:
+    """Return the number of what the operating system said no to, None if it did not.
+
+    Some libraries raise an error of their own kind while they handle it, and some say
+    the number in the text only.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        said = re.search(r"\berrno = (\d+)", str(cause))
+        if said:
+            return int(said[1])
+        cause = cause.__cause__ or cause.__context__
+    return None

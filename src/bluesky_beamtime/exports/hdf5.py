@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,8 @@ from bluesky_beamtime.exports.content import RunContent, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.hdf5_fields import add_field, describe, plain
+from bluesky_beamtime.exports.hdf5_file import create_hdf5
+from bluesky_beamtime.exports.names import level_name, unique_names
 
 
 def write_hdf5(content: RunContent, files: ExportFiles) -> None:
@@ -22,10 +23,8 @@ def write_hdf5(content: RunContent, files: ExportFiles) -> None:
     The groups ``/start``, ``/stop`` and ``/sample`` have what was said of the run;
     lists and mappings in them are JSON.
     """
-    h5py: Any = import_module("h5py")
-
     run = content.run
-    with h5py.File(files.single(), "w", libver="v110") as root:
+    with create_hdf5(files.single(), files) as root:
         _document(root, "start", run.start)
         if run.stop is not None:
             _document(root, "stop", run.stop)
@@ -35,8 +34,9 @@ def write_hdf5(content: RunContent, files: ExportFiles) -> None:
                 for name in ("name", "formula", "serial", "tags", "beamline_pos")
             }
             _document(root, "sample", described | run.sample.extra)
+        names = unique_names(content.streams, level_name)
         for name, stream in content.streams.items():
-            below = root.require_group(f"streams/{_level(name)}")
+            below = root.require_group(f"streams/{names[name]}")
             _write_stream(below, stream, files)
 
 
@@ -46,35 +46,36 @@ def _write_stream(group: Any, stream: StreamContent, files: ExportFiles) -> None
     describe(group["time"], {"units": "s"})
     group["seq_num"] = stream.seq_nums
     data, stamps = group.create_group("data"), group.create_group("timestamps")
+    names = unique_names(stream.fields, level_name)
     for key, field in stream.fields.items():
-        dataset = add_field(data, _level(key), field, files)
+        name = names[key]
+        dataset = add_field(data, name, field, files)
         describe(dataset, {"name": key, "device": field.device})
         if field.timestamps is not None:
-            stamps[_level(key)] = field.timestamps
-            describe(stamps[_level(key)], {"units": "s"})
+            stamps[name] = field.timestamps
+            describe(stamps[name], {"units": "s"})
         if not np.array_equal(field.seq_nums, stream.seq_nums):
-            group.require_group("rows")[_level(key)] = field.seq_nums
+            group.require_group("rows")[name] = field.seq_nums
     units = stream.stream.configuration_units
-    for device, settings in stream.stream.configuration.items():
-        below = group.require_group(f"configuration/{_level(device)}")
-        for key, value in settings.items():
-            if value is not None:
-                below[_level(key)] = plain(value)
-                unit = units.get(device, {}).get(key)
-                describe(below[_level(key)], {"units": unit})
+    configuration = stream.stream.configuration
+    devices = unique_names(configuration, level_name)
+    for device, settings in configuration.items():
+        below = group.require_group(f"configuration/{devices[device]}")
+        _values(below, settings, units.get(device, {}))
 
 
 def _document(root: Any, name: str, document: dict[str, Any]) -> None:
-    group = root.create_group(name)
-    for key, value in document.items():
+    _values(root.create_group(name), document, {})
+
+
+def _values(group: Any, values: dict[str, Any], units: dict[str, str]) -> None:
+    names = unique_names(values, level_name)
+    for key, value in values.items():
         if value is not None:
-            group[_level(key)] = plain(value)
-
-
-def _level(name: str) -> str:
-    """Return a name of one level: a slash would begin another one."""
-    safe = name.replace("/", "_").replace("\0", "_")
-    return f"{safe}_" if safe in ("", ".") else safe
+            group[names[key]] = plain(value)
+            renamed = key if names[key] != key else None
+            told = {"units": units.get(key), "name": renamed}
+            describe(group[names[key]], told)
 
 
 hdf5 = ExportFormat("hdf5", "h5", write_hdf5)

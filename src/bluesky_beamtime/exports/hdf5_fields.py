@@ -16,6 +16,7 @@ from bluesky_beamtime.database.rowframes import RowFrames
 from bluesky_beamtime.errors import ExportError
 from bluesky_beamtime.exports.content import Field
 from bluesky_beamtime.exports.files import ExportFiles
+from bluesky_beamtime.exports.names import plain_text
 
 
 def add_field(
@@ -39,18 +40,14 @@ def add_field(
     links
         Folder of the file if frames are to be linked, not copied.
     """
-    streamed = field.data_key.get("external") == "STREAM:"
-    if links is not None and streamed and field.is_image:
+    if links is not None and field.streamed and field.is_image:
         dataset = group.create_virtual_dataset(name, _layout(field, links))
     elif field.dtype.kind in "OU":
         dataset = _add_texts(group, name, np.asarray(field.values[:]))
     else:
         dataset = _add_numbers(group, name, field, files)
-    describe(dataset, {k: v for k, v in field.data_key.items() if k in _TOLD})
+    describe(dataset, field.attributes)
     return dataset
-
-
-_TOLD = ("units", "precision", "source")
 
 
 def _add_numbers(group: Any, name: str, field: Field, files: ExportFiles) -> Any:
@@ -72,9 +69,10 @@ def _add_texts(group: Any, name: str, values: NDArray[Any]) -> Any:
     rows: list[Any] = values.tolist()
     plain = values.dtype.kind == "U" or all(isinstance(row, str) for row in rows)
     if plain:
-        texts = np.array(rows, object).reshape(values.shape)
+        flat: list[Any] = values.reshape(-1).tolist()
+        texts = np.array([_text(text) for text in flat], object).reshape(values.shape)
     else:
-        texts = np.array([encode(row) for row in rows], object)
+        texts = np.array([_text(encode(row)) for row in rows], object)
     kind: Any = h5py.string_dtype()
     dataset = group.create_dataset(name, texts.shape, kind)
     if texts.size:
@@ -93,16 +91,22 @@ def describe(node: Any, attributes: dict[str, Any]) -> None:
 
 def plain(value: Any) -> Any:
     """Return a value as HDF5 has it, as JSON text if it has nothing like it."""
-    if isinstance(value, (bool, float, str)):
-        # HDF5 ends texts at a zero.
-        return value.replace("\0", "\\0") if isinstance(value, str) else value
+    if isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, str):
+        return _text(value)
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return value
     if isinstance(value, (np.ndarray, np.generic)):
         array: NDArray[Any] = np.asarray(cast("Any", value))
         if array.dtype.kind in "biufc":
             return array
-    return encode(value)
+    return _text(encode(value))
+
+
+def _text(text: str) -> str:
+    # HDF5 ends texts at a zero.
+    return plain_text(text).replace("\0", "\\0")
 
 
 def _layout(field: Field, folder: Path) -> Any:

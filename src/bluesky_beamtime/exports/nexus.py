@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import import_module
@@ -17,6 +16,8 @@ from bluesky_beamtime.exports.content import Field, RunContent, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.hdf5_fields import add_field, describe, plain
+from bluesky_beamtime.exports.hdf5_file import create_hdf5
+from bluesky_beamtime.exports.names import nexus_name
 
 _EPOCH = "1970-01-01T00:00:00+00:00"
 
@@ -37,18 +38,15 @@ def write_nexus(
         ``"embedded"`` copies frames; ``"external"`` links those that detectors wrote
         into HDF5 files, by relative paths.
     """
-    h5py: Any = import_module("h5py")
-
     if frames not in ("embedded", "external"):
         raise ValueError(f"frames={frames!r}: 'embedded' or 'external'")
-    path = files.single()
-    with h5py.File(path, "w", libver="v110") as root:
+    with create_hdf5(files.single(), files) as root:
         root.attrs["NX_class"] = "NXroot"
         root.attrs["creator"] = f"bluesky-beamtime {__version__}"
         root.attrs["file_name"] = files.written[0].name
         root.attrs["file_time"] = datetime.now(UTC).isoformat()
         root.attrs["default"] = "entry"
-        _Entry(root, content, files, path.parent if frames == "external" else None)
+        _Entry(root, content, files, files.folder if frames == "external" else None)
 
 
 class _Entry:
@@ -151,9 +149,9 @@ class _Entry:
         units = stream.stream.configuration_units
         for device in dict.fromkeys([*devices, *configuration]):
             fields = devices.get(device, [])
-            name = _nexus_name(device)
+            name = nexus_name(device)
             if name in instrument:
-                name = f"{name}_{_nexus_name(stream.name)}"
+                name = f"{name}_{nexus_name(stream.name)}"
             name = _unused(instrument, name)
             group = _group(instrument, name, self._class_of(device, fields))
             group.attrs["bluesky_name"] = device
@@ -177,7 +175,7 @@ class _Entry:
         return "NXcollection"
 
     def _write_field(self, group: Any, field: Field, stream: StreamContent) -> None:
-        name = _unused(group, _nexus_name(field.key))
+        name = _unused(group, nexus_name(field.key))
         dataset = add_field(group, name, field, self._files, self._links)
         dataset.attrs["bluesky_name"] = field.key
         dataset.attrs["long_name"] = (
@@ -217,9 +215,7 @@ class _Entry:
         hinted = [key for key in stream.hinted if key not in axes]
         rank = {key: number for number, key in enumerate(hinted)}
         signals = [
-            field
-            for field in curves
-            if field.key not in axes and field.data_key.get("external") != "STREAM:"
+            field for field in curves if field.key not in axes and not field.streamed
         ]
         detectors: list[Any] = list(self._run.start.get("detectors", ()))
 
@@ -247,7 +243,7 @@ class _Entry:
         curves: list[Field],
         axes: list[str],
     ) -> str:
-        name = _unused(self._entry, _nexus_name(stream.name))
+        name = _unused(self._entry, nexus_name(stream.name))
         group = _group(self._entry, name, "NXdata")
         self._write_rows(group, stream.times, stream.seq_nums)
         whole = [f for f in curves if len(f.seq_nums) == len(stream.seq_nums)]
@@ -266,7 +262,7 @@ class _Entry:
         self, stream: StreamContent, field: Field, curves: list[Field], axes: list[str]
     ) -> str:
         """Write the frames of a camera with what belongs to each of them."""
-        wanted = _nexus_name(f"{stream.name}_{field.key}")
+        wanted = nexus_name(f"{stream.name}_{field.key}")
         name = _unused(self._entry, wanted)
         group = _group(self._entry, name, "NXdata")
         rows = np.searchsorted(stream.seq_nums, field.seq_nums)
@@ -298,7 +294,7 @@ class _Entry:
     def _link(self, group: Any, field: Field) -> str:
         h5py: Any = import_module("h5py")
 
-        name = _unused(group, _nexus_name(field.key))
+        name = _unused(group, nexus_name(field.key))
         group[name] = h5py.SoftLink(self._places[field.stream, field.key])
         return name
 
@@ -309,7 +305,7 @@ def _settings(
     for key, value in settings.items():
         if value is None:
             continue
-        name = _unused(group, _nexus_name(key))
+        name = _unused(group, nexus_name(key))
         group[name] = plain(value)
         describe(group[name], {"units": units.get(key), "bluesky_name": key})
 
@@ -326,11 +322,6 @@ def _text(group: Any, name: str, text: str) -> None:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-def _nexus_name(name: str) -> str:
-    """Return a name that NeXus allows: letters, digits, underscores."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
 
 
 def _unused(group: Any, name: str) -> str:

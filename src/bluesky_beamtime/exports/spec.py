@@ -15,6 +15,9 @@ from bluesky_beamtime.exports.format import ExportFormat
 
 _ROWS = 1024
 
+# Half of a surrogate pair is no text in UTF-8; it is written as such.
+_ERRORS = "backslashreplace"
+
 
 def write_spec(content: RunContent, files: ExportFiles) -> None:
     """Write a file with one scan for each stream; its number is the scan number.
@@ -30,7 +33,7 @@ def write_spec(content: RunContent, files: ExportFiles) -> None:
         fields, others = _columns(content, stream)
         names |= dict.fromkeys(field.key for field in others)
         final = files.written[paths.index(path)]
-        with path.open("w", encoding="utf-8") as file:
+        with path.open("w", encoding="utf-8", errors=_ERRORS) as file:
             file.write(_head(content, stream, fields, final.name))
             for first in range(0, len(stream.seq_nums), _ROWS):
                 file.writelines(_rows(content, stream, fields, first))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
-from importlib import import_module
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bluesky_beamtime.database import encode
 from bluesky_beamtime.errors import ExportError
-from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.content import RunContent, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.rows import column_names, table_rows, tabular
+from bluesky_beamtime.exports.workbook import MOST_ROWS, Workbook
 
-_MOST_ROWS = 1_048_576
-_LONGEST = 32_767
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_FORBIDDEN = re.compile(r"[\[\]:*?/\\\x00-\x1f\ud800-\udfff]")
 
 
 def write_xlsx(content: RunContent, files: ExportFiles) -> None:
@@ -25,48 +23,39 @@ def write_xlsx(content: RunContent, files: ExportFiles) -> None:
     An array of an event is JSON text in its cell; frames are left out, with a warning.
     Text is never a formula. Excel itself shows 15 digits; the file has all.
     """
-    openpyxl: Any = import_module("openpyxl")
-    book = openpyxl.Workbook(write_only=True)
-    taken = {"run"}
-    for stream in tabular(content, files):
-        total = len(stream.seq_nums)
-        if total >= _MOST_ROWS:
+    streams = tabular(content, files)
+    for stream in streams:
+        rows = len(stream.seq_nums)
+        if rows >= MOST_ROWS:
             raise ExportError(
-                f"{stream.name!r} has {total} rows, a sheet takes {_MOST_ROWS}; use "
+                f"{stream.name!r} has {rows} rows, a sheet takes {MOST_ROWS}; use "
                 "csv or parquet"
             )
-        sheet = book.create_sheet(_title(stream.name, taken))
-        sheet.append([_cell(sheet, n) for n in column_names(stream, units=True)])
-        for number, row in enumerate(table_rows(stream, units=True), 1):
-            sheet.append([_cell(sheet, value) for value in row])
-            files.tell(stream.name, number, total)
-    sheet = book.create_sheet("run")
+    taken = {"run"}
+    titles = [_title(stream.name, taken) for stream in streams]
+    with Workbook(files.single(), [*titles, "run"]) as book:
+        for stream in streams:
+            book.add_sheet(_told(stream, files))
+        book.add_sheet(_about(content))
+
+
+def _told(stream: StreamContent, files: ExportFiles) -> Iterator[Iterable[Any]]:
+    yield column_names(stream, units=True)
+    total = len(stream.seq_nums)
+    for number, row in enumerate(table_rows(stream, units=True), 1):
+        yield row
+        files.tell(stream.name, number, total)
+
+
+def _about(content: RunContent) -> Iterator[Iterable[Any]]:
     for key, value in content.run.start.items():
-        plain = value if isinstance(value, (bool, int, float, str)) else encode(value)
-        sheet.append([_cell(sheet, key), _cell(sheet, plain)])
-    book.save(files.single())
-
-
-def _cell(sheet: Any, value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    number = isinstance(value, (int, float)) and math.isfinite(value)
-    # openpyxl writes 16 digits of a number; some need 17, and great integers more.
-    text = repr(value) if number else str(value)
-    text = _CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
-    if len(text) > _LONGEST:
-        raise ExportError(
-            f"a cell of a workbook takes {_LONGEST} characters, not {len(text)}: "
-            f"{text[:40]!r}…; use csv or hdf5"
-        )
-    cell = import_module("openpyxl.cell").WriteOnlyCell(sheet, value=text)
-    # What begins with = would be a formula.
-    cell.data_type = "n" if number else "s"
-    return cell
+        plain = isinstance(value, (bool, int, float, str))
+        yield [key, value if plain else encode(value)]
 
 
 def _title(name: str, taken: set[str]) -> str:
-    plain = re.sub(r"[\[\]:*?/\\]", "_", name)[:31] or "_"
+    # Excel wants no apostrophe at either end.
+    plain = _FORBIDDEN.sub("_", name).strip("'")[:31] or "_"
     title, number = plain, 2
     while title.casefold() in taken:
         end = f"_{number}"

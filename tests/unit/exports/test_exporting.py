@@ -56,7 +56,7 @@ def test_failed_export_leaves_nothing(run: Run, tmp_path: Path) -> None:
     with pytest.raises(errors.StoreReadError):
         ExportFormat("odd", "odd", write)(run, tmp_path / "run.odd")
     assert len(seen) == 2
-    assert all(name.startswith(".run-") for name in seen)
+    assert seen == ["run-a.odd", "run-b_c.odd"]
     assert not [path for path in tmp_path.iterdir() if "odd" in path.name]
 
 
