@@ -15,7 +15,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
@@ -88,7 +89,7 @@ class ThreadedSink:
 
     The event loop goes on meanwhile, and calls from several tasks come one after the
     other, in the order in which they were made. A call that is cancelled is still
-    carried out.
+    carried out, and logged if it fails; an ``open`` that is cancelled leaves it closed.
 
     Attributes
     ----------
@@ -139,8 +140,15 @@ class ThreadedSink:
         SinkDependencyError
             A package is missing; the message names the extra.
         """
+        was_open = self._is_open
         try:
             await self._in_thread("open", self._open_once)
+        except asyncio.CancelledError:
+            if not was_open:
+                # The thread opens it all the same, and nobody would close it. What
+                # is asked for next waits behind that.
+                self._submit("close", self._close_once)
+            raise
         except BaseException:
             if not self._is_open:
                 self._end_worker()
@@ -160,7 +168,7 @@ class ThreadedSink:
         SinkWriteError
             The last of it could not be written.
         """
-        if self._worker is None:
+        if self._worker is None and not self._is_open:
             return
         try:
             await self._in_thread("close", self._close_once)
@@ -252,13 +260,44 @@ class ThreadedSink:
         function: Callable[[], _T],
         records: Sequence[Any] = (),
     ) -> _T:
+        future = self._submit(operation, function, records)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[_T] = loop.create_future()
+
+        def tell(future: Future[_T]) -> None:
+            # A loop that was closed meanwhile has nobody who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_hand_over, future, waiter)
+
+        future.add_done_callback(tell)
+        try:
+            # Not `wrap_future`: to cancel that drops a call which waits for its turn.
+            return await waiter
+        except asyncio.CancelledError:
+            future.add_done_callback(self._tell_if_failed)
+            raise
+
+    def _submit(
+        self,
+        operation: str,
+        function: Callable[[], _T],
+        records: Sequence[Any] = (),
+    ) -> Future[_T]:
         with self._life:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(
                     1, thread_name_prefix=f"{self.kind}-sink"
                 )
-            future = self._worker.submit(self._explain, operation, function, records)
-        return await asyncio.wrap_future(future)
+            return self._worker.submit(self._explain, operation, function, records)
+
+    def _tell_if_failed(self, future: Future[Any]) -> None:
+        """Log what failed after whoever asked for it was cancelled."""
+        if not future.cancelled() and (error := future.exception()) is not None:
+            logger.error(
+                f"sinks.{self.kind}.failed_after_cancel",
+                extra={"target": self.target},
+                exc_info=error,
+            )
 
     def _explain(
         self, operation: str, function: Callable[[], _T], records: Sequence[Any]
@@ -283,3 +322,12 @@ class ThreadedSink:
                 errno=getattr(error, "errno", None),
                 filename=getattr(error, "filename", None),
             ) from error
+
+
+def _hand_over(done: Future[_T], waiter: asyncio.Future[_T]) -> None:
+    if waiter.done():
+        return
+    if (error := done.exception()) is not None:
+        waiter.set_exception(error)
+    else:
+        waiter.set_result(done.result())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from bluesky_beamtime.errors import SinkSchemaError
 from bluesky_beamtime.sinks.append_file import AppendFile
 from bluesky_beamtime.sinks.text_table import TextTableSink
+
+# How our own files begin; in those of others no kill of ours has torn a row.
+_OURS = b"device,task,"
+_COPIED_AT_ONCE = 1 << 20
 
 
 class CsvSink(TextTableSink):
@@ -57,18 +60,23 @@ class CsvSink(TextTableSink):
         return names
 
     def _whole(self, file: BinaryIO) -> int:
-        # A line ends a row unless a quoted field goes on.
-        good, place, quotes = 0, 0, 0
-        for line in file:
+        good, place = 0, 0
+        ours = file.read(len(_OURS)) == _OURS
+        file.seek(0)
+        for line, ends in _lines(file):
             place += len(line)
-            quotes += line.count(b'"')
-            if line.endswith(b"\n") and quotes % 2 == 0:
+            if ends or not ours:
                 good = place
         return good
 
     def _format(self, rows: list[tuple[Any, ...]]) -> bytes:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
+        if "\r" in text.getvalue():
+            # Python before 3.13 quotes a line end only if it is its own.
+            text = io.StringIO()
+            writer = csv.writer(_Unix(text), lineterminator="\r\n")
+            writer.writerows(rows)
         return text.getvalue().encode()
 
     def _begin(self, names: list[str]) -> bytes:
@@ -76,22 +84,51 @@ class CsvSink(TextTableSink):
 
     def _widen(self, new: list[str], file: AppendFile) -> AppendFile:
         path = self.path.with_name(f".{self.path.name}.new")
-        fill = ("",) * len(new)
+        wider = AppendFile(path, keep=False, whole=_nothing)
         try:
-            with (
-                self.path.open(encoding="utf-8", newline="") as old,
-                path.open("w", encoding="utf-8", newline="") as wider,
-            ):
-                rows = csv.reader(old)
-                writer = csv.writer(wider, lineterminator="\n")
-                writer.writerow((*next(rows), *new))
-                writer.writerows((*row, *fill) for row in rows)
-                wider.flush()
-                os.fsync(wider.fileno())
-            path.replace(self.path)
+            with self.path.open("rb") as old:
+                for rows in _longer(old, self._begin(new), len(new)):
+                    wider.append(rows)
         except BaseException:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            wider.discard()
             raise
-        file.close()
-        return AppendFile(self.path, keep=True, whole=lambda f: f.seek(0, os.SEEK_END))
+        return wider
+
+
+class _Unix:
+    r"""Takes rows that end in ``\r\n``, and writes them with ``\n``."""
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, row: str) -> None:
+        self._text.write(f"{row[:-2]}\n")
+
+
+def _nothing(file: BinaryIO) -> int:
+    return 0
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, and whether a row ends with it: not while quotes are open."""
+    quotes = 0
+    for line in file:
+        quotes += line.count(b'"')
+        yield line, line.endswith(b"\n") and quotes % 2 == 0
+
+
+def _longer(file: Iterable[bytes], names: bytes, count: int) -> Iterator[bytes]:
+    """Yield the rows of a file with further fields, empty but in the header."""
+    fields = b"," + names.rstrip(b"\n")
+    rows = bytearray()
+    for line, ends in _lines(file):
+        if ends:
+            row = line.rstrip(b"\r\n")
+            rows += row + fields + line[len(row) :]
+            fields = b"," * count
+        else:
+            rows += line
+        if len(rows) > _COPIED_AT_ONCE:
+            yield bytes(rows)
+            rows.clear()
+    yield bytes(rows)

@@ -46,54 +46,66 @@ class JsonlSink(TextTableSink):
     def _read_columns(self, file: BinaryIO) -> list[str] | None:
         names: dict[str, None] = {}
         for line in file:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                row = orjson.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
+            row = _object(line)
+            if row is None:
+                if not line.endswith(b"\n"):
+                    break
                 raise SinkSchemaError(
                     f"{self.path} is no file of JSON objects, one a line; "
                     "overwrite=True begins anew"
                 )
-            names.update(dict.fromkeys(cast("dict[str, Any]", row)))
+            names.update(dict.fromkeys(row))
         return list(names) or None
 
     def _whole(self, file: BinaryIO) -> int:
-        # A line end is in no JSON text.
+        # A line end is in no JSON text, and a torn object is none.
         good = 0
         for line in file:
-            if line.endswith(b"\n"):
+            if line.endswith(b"\n") or _object(line) is not None:
                 good += len(line)
         return good
 
-    def _format(self, rows: list[tuple[Any, ...]]) -> bytes:
+    def _format(self, rows: list[tuple[Any, ...]]) -> bytes | bytearray:
         names = self._columns.names or []
-        if not all(map(_is_finite, zip(*rows, strict=True))):
-            rows = [tuple(map(_tag, row)) for row in rows]
-        lines: list[bytes] = []
-        for row in rows:
-            mapping = dict(zip(names, row, strict=True))
+        columns = list(zip(*rows, strict=True))
+        tagged = [place for place, c in enumerate(columns) if not _is_finite(c)]
+        for place in tagged:
+            columns[place] = tuple(map(_tag, columns[place]))
+        # One mapping for all: it is text before the next row comes.
+        mapping: dict[str, Any] = dict.fromkeys(names)
+        lines = bytearray()
+        for row in zip(*columns, strict=True) if tagged else rows:
+            mapping.update(zip(names, row, strict=True))
             try:
-                lines.append(orjson.dumps(mapping, option=orjson.OPT_APPEND_NEWLINE))
+                lines += orjson.dumps(mapping, option=orjson.OPT_APPEND_NEWLINE)
             except TypeError:
-                lines.append(_exact(mapping))
-        return b"".join(lines)
+                lines += _exact(mapping)
+        return lines
 
     def _widen(self, new: list[str], file: AppendFile) -> AppendFile:
         # Each line says for itself what it has.
         return file
 
 
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = orjson.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, Any]", row) if isinstance(row, dict) else None
+
+
 def _is_finite(column: tuple[Any, ...]) -> bool:
     """Return whether a column has neither NaN nor infinities."""
-    kinds = set(map(type, column))
-    if float not in kinds:
+    try:
+        # Whoever comes into a sum does not leave it again.
+        if math.isfinite(sum(column)):
+            return True
+    except (TypeError, OverflowError):
+        pass
+    if not any(issubclass(kind, float) for kind in set(map(type, column))):
         return True
-    if kinds == {float}:
-        return all(map(math.isfinite, column))
-    return all(math.isfinite(value) for value in column if type(value) is float)
+    return all(math.isfinite(value) for value in column if isinstance(value, float))
 
 
 def _tag(value: Any) -> Any:

@@ -169,6 +169,14 @@ class ParquetSink(ThreadedSink):
             self._path, "ParquetSink", append=keep, overwrite=self._overwrite
         )
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._parts.lock()
+        try:
+            self._begin(keep)
+        except BaseException:
+            self._parts.unlock()
+            raise
+
+    def _begin(self, keep: bool) -> None:
         left = self._parts.find()
         if left and not (keep or self._overwrite):
             raise SinkWriteError(
@@ -185,7 +193,10 @@ class ParquetSink(ThreadedSink):
             self._columns.add(names)
 
     def _close(self) -> None:
-        self._parts.combine(self._shape)
+        try:
+            self._parts.combine(self._shape)
+        finally:
+            self._parts.unlock()
 
     def _flush(self) -> None:
         self._parts.sync()

@@ -13,9 +13,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from bluesky_beamtime.errors import SinkSchemaError
+from bluesky_beamtime.sinks.append_file import open_alone, sync_folder
 from bluesky_beamtime.sinks.arrow import EXACT, cast_column, table_of_rows, unified
 from bluesky_beamtime.sinks.layout import HEAD, TAIL
 
@@ -51,6 +52,9 @@ class Parts:
         row_group_size: int | None,
     ) -> None:
         self._path = path
+        # So that the parts of x.parquet are not those of x.pq.
+        self._stem = path.stem if path.suffix == ".parquet" else path.name
+        self._lock: BinaryIO | None = None
         self._options = {"compression": compression, "use_dictionary": use_dictionary}
         self._row_group_size = row_group_size
         self._session, self._number, self._next = "", 0, 0
@@ -58,9 +62,31 @@ class Parts:
         self._growing: _Growing | None = None
         self.paths: list[Path] = []
 
+    def lock(self) -> None:
+        """Keep other sinks from the parts, of this process or another.
+
+        Raises
+        ------
+        SinkWriteError
+            Another sink has them.
+        """
+        self._lock = open_alone(self._lock_path, self._path)
+
+    def unlock(self) -> None:
+        """Let others have them."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock_path.unlink()
+            lock.close()
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._path.with_name(f".{self._stem}.parquet-lock")
+
     def find(self) -> list[Path]:
         """Return the parts that lie beside the file, oldest first."""
-        name = re.compile(re.escape(self._path.stem) + r"\.part-(\d+)\.parquet")
+        name = re.compile(re.escape(self._stem) + r"\.part-(\d+)\.parquet")
         found: list[tuple[int, Path]] = []
         with contextlib.suppress(FileNotFoundError):
             for entry in self._path.parent.iterdir():
@@ -114,7 +140,7 @@ class Parts:
     def write(self, table: Any, shape: str) -> None:
         """Write a table as the next part; it is there whole, or not at all."""
         facts = {"session": self._session, "number": self._number, "shape": shape}
-        path = self._path.with_name(f"{self._path.stem}.part-{self._next:05d}.parquet")
+        path = self._path.with_name(f"{self._stem}.part-{self._next:05d}.parquet")
         unfinished = path.with_name(f".{path.name}.unfinished")
         size = self._row_group_size or table.num_rows
         try:
@@ -144,7 +170,7 @@ class Parts:
         while self._unsynced:
             _sync(self._unsynced[-1])
             self._unsynced.pop()
-        _sync(self._path.parent)
+        sync_folder(self._path.parent)
 
     # ----------------------------------------------------------- putting together
 
@@ -159,7 +185,7 @@ class Parts:
         for path in self.paths:
             path.unlink(missing_ok=True)
         self.paths, self._unsynced = [], []
-        _sync(self._path.parent)
+        sync_folder(self._path.parent)
 
     def _merge(self, sources: list[Path], shape: str | None) -> None:
         unfinished = self._path.with_name(f".{self._path.name}.unfinished")

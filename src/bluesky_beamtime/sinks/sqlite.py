@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -128,6 +129,7 @@ class SqliteSink(ThreadedSink):
         }
         self._connection: sqlite3.Connection | None = None
         self._statements: dict[str, str] = {}
+        self._schema_version: int | None = None
         self._rows_written = 0
         self._warned = False
 
@@ -208,13 +210,20 @@ class SqliteSink(ThreadedSink):
             for name in self._names.values():
                 connection.execute(f"DROP TABLE IF EXISTS {quote(name)}")
             connection.execute("COMMIT")
+        self._look(connection)
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        """Learn which tables and columns are there, if any have changed."""
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        if version == self._schema_version:
+            return
+        self._schema_version = version
         self._statements.clear()
         for kind, name in self._names.items():
             found = connection.execute(f"PRAGMA table_info({quote(name)})").fetchall()
             columns = self._tables[kind]
-            columns.names = None
-            if found:
-                columns.add(row[1] for row in found)
+            columns.add(())
+            columns.names = [row[1] for row in found] or None
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -223,7 +232,11 @@ class SqliteSink(ThreadedSink):
 
     def _flush(self) -> None:
         assert self._connection is not None
-        self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        if busy:
+            # Somebody reads what is older; what was written is in the log then.
+            with open(f"{self._path}-wal", "rb") as log:
+                os.fsync(log.fileno())
 
     def _counts(self) -> dict[str, Any]:
         return {"rows_written": self._rows_written}
@@ -249,20 +262,18 @@ class SqliteSink(ThreadedSink):
     def _insert(self, batches: list[tuple[str, Batch]]) -> None:
         connection = self._connection
         assert connection is not None
-        before = {kind: columns.names for kind, columns in self._tables.items()}
         connection.execute("BEGIN IMMEDIATE")
         try:
+            # Another sink may have added to the tables since.
+            self._look(connection)
             for kind, batch in batches:
                 self._insert_batch(connection, kind, batch)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            for kind, names in before.items():
-                columns = self._tables[kind]
-                columns.add(())
-                columns.names = names
-            self._statements.clear()
+            # What was added to them is not there.
+            self._schema_version = None
             raise
         self._rows_written += sum(len(batch.rows) for _, batch in batches)
 

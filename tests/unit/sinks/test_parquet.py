@@ -137,6 +137,7 @@ async def test_D_36_every_finished_write_can_be_read_at_once(tmp_path: Path) -> 
     await sink.flush()
     # As after a kill: nobody closes it.
     sink._end_worker()
+    sink._parts.unlock()
     with pytest.raises(SinkWriteError, match=r"part-00001.*append=True"):
         await ParquetSink(tmp_path / "x.parquet").open()
     async with ParquetSink(tmp_path / "x.parquet", append=True) as sink:
