@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from bluesky_beamtime.qt.binding import QtCore, QtGui, QtWidgets
 from bluesky_beamtime.qt.sentences import as_tooltip
@@ -89,7 +90,7 @@ class CheckedLine(QtWidgets.QLineEdit):
         # A frame of a style sheet leaves out what the style pads the text with.
         self.setMinimumHeight(self.sizeHint().height())
         self._take = take
-        self._taken = ""
+        self._taken: str = ""
         self.textChanged.connect(self._offer)
 
     def show_taken(self, text: str) -> None:
@@ -110,15 +111,16 @@ class CheckedLine(QtWidgets.QLineEdit):
 
     @QtCore.Slot(str)
     def _offer(self, text: str) -> None:
-        def change() -> None:
-            self._take(text)
-            self._taken = text
-
         if text == self._taken:
-            self.complaint.say("")
             self._mark(True)
-        else:
-            self._mark(self.complaint.attempt(change))
+            return
+        # Taken already when its listeners are told, of whom one may show it here.
+        before = self._taken
+        self._taken = text
+        good = self.complaint.attempt(partial(self._take, text))
+        if not good:
+            self._taken = before
+        self._mark(good)
 
     def _mark(self, good: bool) -> None:
         if good:

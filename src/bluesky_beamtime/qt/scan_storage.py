@@ -60,7 +60,11 @@ class ScanStorageWidget(QtWidgets.QWidget):
         self._storage = storage
         self.setObjectName("scan_storage")
         self.setWindowTitle("Scan storage")
-        self._base = _line("base", self._set_base, "Where the folders of scans are")
+        # What a part holds must not lead back here: in a circle, Python would collect
+        # the widget some time on any thread, and Qt allows that on its own alone.
+        self._base = _line(
+            "base", partial(_set_base, storage), "Where the folders of scans are"
+        )
         self._folder = _line(
             "folder",
             partial(setattr, storage, "folder"),
@@ -176,23 +180,21 @@ class ScanStorageWidget(QtWidgets.QWidget):
         style = self.style()
         return style.standardIcon(which)
 
-    def _set_base(self, text: str) -> None:
-        if not text:
-            raise StoreStateError("choose a base folder; '.' is the current one")
-        self._storage.base = text
-
     @QtCore.Slot()
     def _switch(self) -> None:
         """Hand on what the boxes say, where the storage says something else."""
-        numbered, enabled = self._numbered.isChecked(), self._enabled.isChecked()
+        boxes = {"numbered": self._numbered, "enabled": self._enabled}
+        new = {
+            setting: box.isChecked()
+            for setting, box in boxes.items()
+            if box.isChecked() != getattr(self._storage, setting)
+        }
 
         def change() -> None:
-            if numbered != self._storage.numbered:
-                self._storage.numbered = numbered
-            if enabled != self._storage.enabled:
-                self._storage.enabled = enabled
+            for setting, value in new.items():
+                setattr(self._storage, setting, value)
 
-        if not self._switches.attempt(change):
+        if new and not self._switches.attempt(change):
             self._refresh()
 
     @QtCore.Slot()
@@ -225,6 +227,12 @@ def _need_application() -> None:
         raise StoreStateError(
             "a window can only be made on the thread of its application; make it there"
         )
+
+
+def _set_base(storage: ScanStorage, text: str) -> None:
+    if not text:
+        raise StoreStateError("choose a base folder; '.' is the current one")
+    storage.base = text
 
 
 def _line(name: str, take: Callable[[str], None], tip: str) -> CheckedLine:
