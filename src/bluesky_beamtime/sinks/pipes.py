@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -163,11 +163,7 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-async def _records(stream: AsyncIterable[_T] | Iterable[_T]) -> AsyncIterator[_T]:
-    if isinstance(stream, AsyncIterable):
-        async for record in stream:
-            yield record
-        return
+async def _spread(stream: Iterable[_T]) -> AsyncGenerator[_T]:
     for number, record in enumerate(stream):
         yield record
         if number % 64 == 63:
@@ -198,11 +194,11 @@ class _Batches(Generic[_T]):
         try:
             async with asyncio.TaskGroup() as group:
                 beside = None if meanwhile is None else group.create_task(meanwhile)
-                async with aclosing(cast("Any", _records(stream))) as records:
-                    async for record in records:
-                        self._add(record)
-                        if len(self._waiting) >= batch_size:
-                            await self.flush()
+                if isinstance(stream, AsyncIterable):
+                    await self._take(stream, batch_size)
+                else:
+                    async with aclosing(_spread(stream)) as records:
+                        await self._take(records, batch_size)
                 if beside is not None:
                     beside.cancel()
         except BaseExceptionGroup as group:
@@ -220,11 +216,15 @@ class _Batches(Generic[_T]):
         if cause is not None:
             raise cause
 
-    def _add(self, record: _T) -> None:
-        if not self._waiting:
-            self._began = asyncio.get_running_loop().time()
-            self._not_empty.set()
-        self._waiting.append(record)
+    async def _take(self, records: AsyncIterable[_T], batch_size: int) -> None:
+        now = asyncio.get_running_loop().time
+        async for record in records:
+            if not self._waiting:
+                self._began = now()
+                self._not_empty.set()
+            self._waiting.append(record)
+            if len(self._waiting) >= batch_size:
+                await self.flush()
 
     async def flush_each(self, seconds: float) -> None:
         """Flush what has waited long enough, for ever."""

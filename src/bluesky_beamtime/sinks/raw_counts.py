@@ -9,6 +9,9 @@ Layout, version 2; all integers little-endian::
         JSON    chunk's header
         bytes   (channels, valid_samples) numbers, one channel after the other
 
+A chunk's header says ``seq``, ``event_kind``, ``first_sample_index``,
+``valid_samples``, ``buffer_capacity``, ``t_mono_ns``, ``t_utc``, ``flags``, the
+``crc32c`` of the numbers, and ``error`` where there was one.
 A file whose last chunk is cut off is read up to the chunk before.
 """
 
@@ -18,12 +21,12 @@ import json
 import os
 import struct
 import threading
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from bluesky_beamtime.errors import SinkSchemaError, SinkWriteError
@@ -33,7 +36,7 @@ from bluesky_beamtime.sinks.append_file import (
     refuse_existing,
 )
 from bluesky_beamtime.sinks.base import ThreadedSink
-from bluesky_beamtime.sinks.raw_reader import RawFile, RawFileHeader
+from bluesky_beamtime.sinks.raw_reader import RawFile, RawFileHeader, checksum
 from bluesky_beamtime.sinks.records import DaqBlock
 
 RAW_FORMAT_VERSION = 2
@@ -83,6 +86,8 @@ class RawCountsSink(ThreadedSink):
         self._append, self._overwrite = append, overwrite
         self._file: AppendFile | None = None
         self._header: RawFileHeader | None = None
+        # What the last chunk had: the next is not looked at again if it has the same.
+        self._layout: tuple[np.dtype[Any], tuple[str, ...]] | None = None
         self._chunks = 0
         # Threads that write and the sink's own take turns at the file.
         self._writing = threading.Lock()
@@ -127,7 +132,7 @@ class RawCountsSink(ThreadedSink):
         refuse_existing(
             self._path, "RawCountsSink", append=keep, overwrite=self._overwrite
         )
-        self._header, self._chunks = None, 0
+        self._header, self._layout, self._chunks = None, None, 0
         self._file = AppendFile(self._path, keep=keep, whole=self._whole)
 
     def _whole(self, file: BinaryIO) -> int:
@@ -166,21 +171,22 @@ class RawCountsSink(ThreadedSink):
             # Another thread may have closed it meanwhile.
             self.check_open("write_raw", [block])
             assert self._file is not None
-            data = b""
+            before: list[bytes] = []
             header = self._header
             if header is None:
                 content = file_header(block, codes, self._metadata)
-                data = _framed(content)
+                before = _framed(json.dumps(content).encode())
                 header = RawFileHeader.of(content)
-            _check_fits(header, block, codes, self._path)
-            self._file.append(data + _chunk(self._chunks, block, codes))
-            self._header = header
+            layout = codes.dtype, block.channels
+            if layout != self._layout:
+                _check_fits(header, block, codes, self._path)
+            self._file.append(*before, *_chunk(self._chunks, block, codes))
+            self._header, self._layout = header, layout
             self._chunks += 1
 
 
-def _framed(content: Mapping[str, Any]) -> bytes:
-    text = json.dumps(content).encode()
-    return struct.pack("<I", len(text)) + text
+def _framed(text: bytes) -> list[bytes]:
+    return [struct.pack("<I", len(text)), text]
 
 
 def _iso(value: Any) -> str | None:
@@ -223,10 +229,11 @@ def _check_fits(
         )
 
 
-def _chunk(seq: int, block: DaqBlock, codes: NDArray[Any]) -> bytes:
+def _chunk(seq: int, block: DaqBlock, codes: NDArray[Any]) -> list[bytes | memoryview]:
     valid = block.samples_per_channel
     little = codes[:, :valid].astype(codes.dtype.newbyteorder("<"), copy=False)
-    payload = np.ascontiguousarray(little).tobytes()
+    # The bytes as they lie there: the file takes them without a copy.
+    payload = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
     flags: list[str] = []
     if block.error is not None:
         flags.append("overrun_marker" if _is_overrun(block.error) else "error")
@@ -241,11 +248,19 @@ def _chunk(seq: int, block: DaqBlock, codes: NDArray[Any]) -> bytes:
         "t_mono_ns": block.t_mono_ns,
         "t_utc": block.t_utc.isoformat(),
         "flags": flags,
-        "crc32": zlib.crc32(payload),
+        "crc32c": checksum(payload),
     }
     if block.error is not None:
         header["error"] = f"{type(block.error).__name__}: {block.error}"
-    return _framed(header) + payload
+    return [*_framed(_json(header)), payload.data]
+
+
+def _json(header: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(header)
+    except TypeError:
+        # A number of more than 64 bits, or text that UTF-8 has no bytes for.
+        return json.dumps(header).encode()
 
 
 def _is_overrun(error: BaseException) -> bool:

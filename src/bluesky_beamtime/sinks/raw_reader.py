@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import struct
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -18,6 +19,16 @@ from bluesky_beamtime.errors import ErrorContext, SinkSchemaError
 from bluesky_beamtime.sinks.records import DaqBlock
 
 logger = logging.getLogger("bluesky_beamtime.sinks")
+
+
+@cache
+def _crc32c() -> Callable[[Any], int]:
+    return import_module("google_crc32c").value
+
+
+def checksum(payload: Any) -> int:
+    """Return the crc32c of bytes, or of an array of them."""
+    return _crc32c()(payload)
 
 
 class RawBlockError(RuntimeError):
@@ -164,7 +175,7 @@ class RawFile:
             payload = self._file.read(valid * header.n_channels * dtype.itemsize)
             if len(payload) < valid * header.n_channels * dtype.itemsize:
                 break
-            if chunk.get("crc32", zlib.crc32(payload)) != zlib.crc32(payload):
+            if chunk.get("crc32c") not in (None, checksum(payload)):
                 raise SinkSchemaError(
                     f"chunk {chunk.get('seq')} of {self._path} does not have the "
                     "checksum that it was written with: the file was changed "
