@@ -50,10 +50,10 @@ def to_grid(
     """
     import xarray as xr
 
-    shape = _shape(start)
-    fields = _axes(start, stream, len(shape))
+    shape = scan_shape(start)
+    fields = scan_axes(start, stream, len(shape))
     names = [axis[0] if axis else f"axis_{n}" for n, axis in enumerate(fields)]
-    cells = _cells(dataset["seq_num"].values, shape, _snaking(start, names))
+    cells = scan_cells(dataset["seq_num"].values, shape, scan_snaking(start, names))
     rows = np.full(int(np.prod(shape)), -1)
     inside = (cells >= 0) & (cells < len(rows))
     rows[cells[inside]] = np.flatnonzero(inside)
@@ -66,7 +66,7 @@ def to_grid(
                 grid = _spread(dataset[field].values, rows, shape)
                 coordinates[field] = (
                     names[number],
-                    _axis_values(grid, number, start),
+                    axis_positions(grid, number, start),
                     dataset[field].attrs,
                 )
     variables: dict[str, Any] = {}
@@ -100,7 +100,14 @@ def to_grid(
     return xr.Dataset(variables, coordinates, attrs=dataset.attrs)
 
 
-def _shape(start: Start) -> tuple[int, ...]:
+def scan_shape(start: Start) -> tuple[int, ...]:
+    """Return the number of points along each axis, slowest first.
+
+    Raises
+    ------
+    DocumentError
+        The run is no grid scan.
+    """
     shape = start.get("shape")
     if not is_list(shape) or not all(is_integer(n) and n > 0 for n in shape):
         raise DocumentError(
@@ -110,8 +117,14 @@ def _shape(start: Start) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _axes(start: Start, stream: str, rank: int) -> list[list[str]]:
-    """Return the fields of each axis, slowest first."""
+def scan_axes(start: Start, stream: str, rank: int) -> list[list[str]]:
+    """Return the fields of each axis, slowest first.
+
+    Raises
+    ------
+    DocumentError
+        The stream does not belong to the grid.
+    """
     hints = start.get("hints")
     dimensions = hints.get("dimensions") if is_mapping(hints) else None
     if not is_list(dimensions) or len(dimensions) != rank:
@@ -128,7 +141,7 @@ def _axes(start: Start, stream: str, rank: int) -> list[list[str]]:
     return [[str(field) for field in axis] for axis, _ in dimensions]
 
 
-def _snaking(start: Start, names: list[str]) -> list[bool]:
+def scan_snaking(start: Start, names: list[str]) -> list[bool]:
     """Return which axes run back and forth; the slowest never does."""
     snaking = start.get("snaking")
     if is_list(snaking) and len(snaking) == len(names):
@@ -147,7 +160,7 @@ def _snaking(start: Start, names: list[str]) -> list[bool]:
     ]
 
 
-def _cells(
+def scan_cells(
     seq_nums: NDArray[np.integer[Any]], shape: tuple[int, ...], snaking: list[bool]
 ) -> NDArray[np.intp]:
     """Return the flat position of each event in the grid, -1 outside."""
@@ -208,7 +221,7 @@ def _spread(
     return padded[rows].reshape(shape + rest)
 
 
-def _axis_values(grid: NDArray[Any], axis: int, start: Start) -> NDArray[np.float64]:
+def axis_positions(grid: NDArray[Any], axis: int, start: Start) -> NDArray[np.float64]:
     """Return the position of each step of an axis."""
     readings = np.moveaxis(np.asarray(grid, np.float64), axis, 0)
     readings = readings.reshape(readings.shape[0], -1)

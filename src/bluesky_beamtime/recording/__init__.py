@@ -16,4 +16,5 @@ from .journal import Journal as Journal
 from .recorder import DocumentRecorder as DocumentRecorder
 from .recovery import RecoveryReport as RecoveryReport
 from .recovery import recover as recover
+from .scan_subscriber import ScanSubscriber as ScanSubscriber
 from .subscribers import SubscriberWatch as SubscriberWatch

@@ -215,7 +215,12 @@ class ScanStorage(ObservedScans):
             buffer = self._reserved_buffer()
             buffer.write_axes(check_axes(axes, buffer.shape))
 
-    def save(self, axes: Sequence[Any] | None = None) -> None:
+    def save(
+        self,
+        axes: Sequence[Any] | None = None,
+        *,
+        tags: Mapping[str, Any] | None = None,
+    ) -> None:
         """Save the reserved scan in the background, measured in full or in part.
 
         Returns at once. Nothing happens if nothing is reserved; a reservation without
@@ -226,11 +231,15 @@ class ScanStorage(ObservedScans):
         axes
             Coordinates of each axis, in order; None or left out counts from 0. By
             default those of :meth:`reserve` or :meth:`set_axes`.
+        tags
+            Further tags, which were not known at the reservation.
 
         Raises
         ------
         ScanMismatchError
             Axes that do not fit; the scan stays reserved.
+        MetadataError
+            Tags that JSON cannot hold; the scan stays reserved.
         """
         if axes is None and self._buffer is not None and callable(self._axes_of):
             # Not under the lock: it belongs to somebody else.
@@ -239,6 +248,7 @@ class ScanStorage(ObservedScans):
             buffer = self._buffer
             if buffer is not None:
                 known = buffer.axes if axes is None else check_axes(axes, buffer.shape)
+                buffer.tags.update(plain_json(dict(tags or {})))
                 self._buffer = None
                 if buffer.covered:
                     self._saving.put(SavingJob(buffer, known, self._format))

@@ -1,0 +1,264 @@
+"""One run on its way into the array of a ScanStorage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.database.rowframes import frame_dims
+from bluesky_beamtime.errors import MetadataError, StoreStateError
+from bluesky_beamtime.recording.point_values import PointReader, PointValues
+from bluesky_beamtime.recording.scan_plan import (
+    ScanPlan,
+    choose_field,
+    declared_cell,
+    declared_type,
+    plan_scan,
+)
+from bluesky_beamtime.storage.layout import plain_json
+
+if TYPE_CHECKING:
+    from bluesky_beamtime.storage import ScanStorage
+
+Document = Mapping[str, Any]
+_MOST_MISSED = 1024
+
+
+class ScanFilling:
+    """Fills the reserved array of a storage with the points of one run.
+
+    Parameters
+    ----------
+    storage
+        Where to.
+    start
+        The RunStart document.
+    field
+        The field to take; None for what the devices hint at.
+    stream
+        Name of the stream.
+    fill
+        What stands where nothing was measured.
+    open_array
+        Opens what a StreamResource tells of.
+    claim
+        Called before the storage is reserved; raises if it may not be.
+
+    Attributes
+    ----------
+    missed : list
+        Documents whose values could not be taken, to be tried again at the end.
+    """
+
+    def __init__(
+        self,
+        storage: ScanStorage,
+        start: Document,
+        field: str | None,
+        stream: str,
+        fill: Any,
+        open_array: Callable[[Document], Any] | None,
+        claim: Callable[[ScanFilling], None],
+    ) -> None:
+        self._claim = claim
+        self._storage = storage
+        self._start = start
+        self._asked, self._fill = field, fill
+        self._stream = stream
+        self._reader = PointReader(stream, open_array)
+        self._field = ""
+        self._plan: ScanPlan | None = None
+        self._wanted: set[str] = set()
+        self._positions: dict[str, NDArray[np.float64]] = {}
+        self._visited: list[NDArray[np.bool_]] = []
+        self._cell: tuple[int, ...] | None = None
+        self._buffer: Path | None = None
+        self._touched = False
+        self.missed: list[tuple[str, Document]] = []
+
+    @property
+    def label(self) -> str:
+        """Name of the run for messages."""
+        number, name = self._start.get("scan_id"), self._start.get("plan_name", "run")
+        return f"{name} {number}" if number is not None else str(name)
+
+    @property
+    def reserved(self) -> bool:
+        """Whether the array of this run is reserved and not yet being saved."""
+        return self._buffer is not None and self._storage.buffer == self._buffer
+
+    def take(self, name: str, doc: Document) -> None:
+        """Take a document of the run.
+
+        Raises
+        ------
+        DocumentError
+            The run makes no array.
+        StoreStateError
+            The array was saved or replaced by somebody else meanwhile.
+        StorageError
+            Values that cannot be read, do not fit, or cannot be written; later ones may
+            do better.
+        """
+        if name == "descriptor":
+            if self._reader.descriptor(doc) and self._plan is None:
+                self._begin(doc)
+        elif name == "stream_resource":
+            self._reader.resource(doc)
+        elif self._plan is not None:
+            try:
+                for points in self._reader.read(name, doc, self._wanted):
+                    self._put(self._plan, points)
+            except StoreStateError:
+                raise
+            except Exception:
+                if len(self.missed) < _MOST_MISSED:
+                    self.missed.append((name, doc))
+                raise
+
+    def end(self, stop: Document | None) -> None:
+        """Save what there is, with its axes.
+
+        Parameters
+        ----------
+        stop
+            The RunStop document; None if none came.
+
+        Raises
+        ------
+        StorageError
+            Values that were missed before, and again.
+        """
+        failure: Exception | None = None
+        missed, self.missed = self.missed, []
+        for name, doc in missed:
+            try:
+                self.take(name, doc)
+            except Exception as error:
+                failure = failure or error
+        if self._plan is not None and self.reserved:
+            tags: dict[str, Any] = {}
+            if stop is not None:
+                tags["exit_status"] = stop.get("exit_status")
+            others = self._plan.others(self._positions)
+            if others:
+                tags["positions"] = others
+            self._storage.save(self._plan.axes(self._positions), tags=tags)
+            self._buffer = None
+        if failure is not None:
+            raise failure
+
+    # ------------------------------------------------------------------------ layout
+
+    def _begin(self, descriptor: Document) -> None:
+        keys = self._reader.data_keys
+        self._field = choose_field(self._asked, descriptor, self._start)
+        plan = plan_scan(self._start, self._stream, self._field, keys)
+        moved = {field for axis in plan.fields for field in axis}
+        self._positions = {field: np.full(plan.shape, np.nan) for field in moved}
+        self._visited = [np.zeros(size, bool) for size in plan.shape]
+        self._wanted = {self._field, *moved}
+        self._plan = plan
+        declared = declared_cell(keys[self._field])
+        if declared is not None:
+            self._reserve(plan, *declared)
+
+    def _reserve(
+        self, plan: ScanPlan, cell: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self._claim(self)
+        self._storage.reserve(
+            (*plan.shape, *cell),
+            self._fill,
+            dtype=dtype,
+            axes=plan.axes(self._positions),
+            tags=self._describe(plan, cell),
+            autosave=False,
+        )
+        self._cell = cell
+        self._buffer = self._storage.buffer
+
+    def _describe(self, plan: ScanPlan, cell: tuple[int, ...]) -> dict[str, Any]:
+        data_key = self._reader.data_keys[self._field]
+        tags: dict[str, Any] = {"field": self._field, "stream": self._stream}
+        for key in ("plan_name", "scan_id", "uid", "sample", "sample_name"):
+            if key in self._start:
+                tags[key] = _plain(self._start[key])
+        frame = frame_dims(self._field, len(cell), data_key.get("dims"))
+        tags["dims"] = [*plan.names, *frame]
+        if isinstance(data_key.get("units"), str):
+            tags["units"] = data_key["units"]
+        known = [self._reader.data_keys.get(name, {}) for name in plan.names]
+        tags["axis_units"] = [_plain(key.get("units")) for key in known]
+        return tags
+
+    # ------------------------------------------------------------------------ values
+
+    def _put(self, plan: ScanPlan, points: PointValues) -> None:
+        cells = plan.cells(points.seq_nums)
+        inside = np.flatnonzero(cells >= 0)
+        if points.key in self._positions:
+            self._note_positions(plan, points, cells, inside)
+        if points.key == self._field and len(inside):
+            self._fill_in(plan, points, cells, inside)
+
+    def _note_positions(
+        self,
+        plan: ScanPlan,
+        points: PointValues,
+        cells: NDArray[np.intp],
+        inside: NDArray[np.intp],
+    ) -> None:
+        try:
+            values = np.asarray(points.values, np.float64)
+        except (TypeError, ValueError):
+            return
+        means = values.reshape(len(values), -1).mean(axis=1)
+        self._positions[points.key].flat[cells[inside]] = means[inside]
+        places = np.unravel_index(cells[inside], plan.shape)
+        number = (
+            plan.coordinates.index(points.key)
+            if points.key in plan.coordinates
+            else None
+        )
+        if number is not None and not self._visited[number][places[number]].all():
+            # Not at every point: the mean of a position wanders with each reading.
+            self._visited[number][places[number]] = True
+            if self.reserved:
+                self._storage.set_axes(plan.axes(self._positions))
+
+    def _fill_in(
+        self,
+        plan: ScanPlan,
+        points: PointValues,
+        cells: NDArray[np.intp],
+        inside: NDArray[np.intp],
+    ) -> None:
+        cell = tuple(points.values.shape[1:])
+        if self._cell is None or (cell != self._cell and not self._touched):
+            declared = declared_type(self._reader.data_keys[self._field])
+            self._reserve(plan, cell, declared or points.values.dtype)
+        if not self._storage.enabled or (self._buffer is None and not self._touched):
+            return
+        if not self.reserved:
+            raise StoreStateError(
+                f"the array of {self.label} was saved or replaced while the run went "
+                "on; the points after that are not in it"
+            )
+        places = np.unravel_index(cells[inside], plan.shape)
+        indices = zip(*(axis.tolist() for axis in places), strict=True)
+        values = points.values[inside]
+        self._storage.update(dict(zip(indices, values, strict=True)))
+        self._touched = True
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a document as JSON has it, or as text."""
+    try:
+        return plain_json(value)
+    except MetadataError:
+        return str(value)

@@ -1,0 +1,205 @@
+"""What a run's first documents say of the array that its scan makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bluesky_beamtime.database.grids import (
+    axis_fields,
+    axis_positions,
+    scan_axes,
+    scan_cells,
+    scan_shape,
+    scan_snaking,
+)
+from bluesky_beamtime.database.kinds import is_integer, is_list
+from bluesky_beamtime.errors import DocumentError
+from bluesky_beamtime.recording.point_values import TIME
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPlan:
+    """The points of one scan: how many along each axis, and what says where they are.
+
+    A run without a ``shape`` that says how many points it has is one axis of points.
+    """
+
+    start: Document
+    """The RunStart document."""
+    shape: tuple[int, ...]
+    """Points along each axis, slowest first."""
+    fields: tuple[tuple[str, ...], ...]
+    """Data keys that tell the position along each axis."""
+    names: tuple[str, ...]
+    """A name for each axis."""
+    coordinates: tuple[str | None, ...]
+    """Of those, the one whose values stand along the axis; None counts from 0."""
+
+    def cells(self, seq_nums: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return the flat position of each point, -1 for those beyond the scan."""
+        return scan_cells(
+            seq_nums, self.shape, scan_snaking(self.start, list(self.names))
+        )
+
+    def axes(self, positions: Mapping[str, NDArray[np.float64]]) -> list[Any]:
+        """Return the coordinates along each axis, measured where they were measured.
+
+        Parameters
+        ----------
+        positions
+            Of each field the readings, in the shape of the scan, NaN where there is
+            none yet.
+        """
+        found: list[Any] = []
+        for number, field in enumerate(self.coordinates):
+            values = np.full(self.shape[number], np.nan)
+            if field is not None:
+                values = axis_positions(positions[field], number, self.start)
+            if np.isnan(values).all():
+                values = np.arange(self.shape[number], dtype=np.float64)
+            found.append(values)
+        return found
+
+    def others(
+        self, positions: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, list[float | None]]:
+        """Return the positions along an axis of what moved there besides, for JSON."""
+        found: dict[str, list[float | None]] = {}
+        for number, fields in enumerate(self.fields):
+            for field in fields:
+                if field != self.coordinates[number]:
+                    values = axis_positions(positions[field], number, {}).tolist()
+                    found[field] = [v if np.isfinite(v) else None for v in values]
+        return found
+
+
+def choose_field(asked: str | None, descriptor: Document, start: Document) -> str:
+    """Return the field whose values make the array.
+
+    Parameters
+    ----------
+    asked
+        The field that was asked for; None for the first image that the devices hint at,
+        or else the first number that is no axis.
+    descriptor, start
+        Documents of the run.
+
+    Raises
+    ------
+    DocumentError
+        There is none, or it lies where it cannot be read.
+    """
+    keys: Mapping[str, Document] = descriptor["data_keys"]
+    if asked is not None:
+        if asked not in keys:
+            raise DocumentError(
+                f"the stream {descriptor.get('name')!r} has no field {asked!r}; it has "
+                f"{', '.join(keys)}"
+            )
+        if not _is_readable(keys[asked]):
+            raise DocumentError(
+                f"{asked!r} is no number or array, or lies in files of another kind"
+            )
+        return asked
+    axes = set(axis_fields(start))
+    hinted = [
+        field
+        for hint in descriptor.get("hints", {}).values()
+        for field in hint.get("fields", ())
+        if field in keys and field not in axes and _is_readable(keys[field])
+    ]
+    images = [field for field in hinted if _rank(keys[field]) > 1]
+    for field in (*images, *hinted):
+        return field
+    raise DocumentError(
+        f"no device of the stream {descriptor.get('name')!r} hints at an image or a "
+        f"number; say which field to take: {', '.join(keys)}"
+    )
+
+
+def plan_scan(start: Document, stream: str, field: str, keys: Document) -> ScanPlan:
+    """Return the plan of a scan.
+
+    Parameters
+    ----------
+    start
+        The RunStart document.
+    stream
+        Name of the stream.
+    field
+        The field whose values make the array.
+    keys
+        The data keys of the stream.
+
+    Raises
+    ------
+    DocumentError
+        Nothing says how many points there will be, or the stream is not the scan's.
+    """
+    if start.get("shape") is not None:
+        shape = scan_shape(start)
+        axes = scan_axes(start, stream, len(shape))
+        names = tuple(axis[0] if axis else f"axis_{n}" for n, axis in enumerate(axes))
+        known = tuple(tuple(f for f in axis if f in keys) for axis in axes)
+        firsts = tuple(axis[0] if axis else None for axis in known)
+        return ScanPlan(start, shape, known, names, firsts)
+    count = start.get("num_points")
+    if not is_integer(count) or count < 1:
+        raise DocumentError(
+            "its start document has neither 'shape' nor 'num_points', so that nobody "
+            "knows how many points there will be"
+        )
+    fields = [name for name in axis_fields(start) if name in keys]
+    dimensions = 1
+    if fields:
+        dimensions = len(start["hints"]["dimensions"])
+    else:
+        followed = [key for key in keys if keys[key].get("coordinate_of") == field]
+        stamps = [key for key in (f"{field}_time",) if key in keys]
+        fields = followed or stamps or [TIME]
+    # Two dimensions and one row of points, as in a spiral: no axis is a motor's.
+    first = fields[0] if dimensions == 1 else None
+    name = first or "point"
+    return ScanPlan(start, (int(count),), (tuple(fields),), (name,), (first,))
+
+
+def declared_cell(data_key: Document) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Return shape and type of one value, None if only the first value will tell."""
+    shape = data_key.get("shape")
+    dtype = declared_type(data_key)
+    if dtype is None or not is_list(shape) or not all(is_integer(n) for n in shape):
+        return None
+    # A streamed frame may be declared with an axis that its array does not have.
+    if data_key.get("external") and shape[:1] in ([1], (1,)):
+        return None
+    return tuple(int(n) for n in shape), dtype
+
+
+def declared_type(data_key: Document) -> np.dtype[Any] | None:
+    """Return the type of the numbers of a field, None if it is not declared."""
+    said = data_key.get("dtype_numpy")
+    if isinstance(said, str):
+        try:
+            return np.dtype(said)
+        except TypeError:
+            return None
+    kinds = {"number": "f8", "integer": "i8", "boolean": "?"}
+    kind = kinds.get(str(data_key.get("dtype")))
+    return None if kind is None else np.dtype(kind)
+
+
+def _is_readable(data_key: Document) -> bool:
+    external = data_key.get("external")
+    return data_key.get("dtype") != "string" and external in (None, "STREAM:")
+
+
+def _rank(data_key: Document) -> int:
+    shape = data_key.get("shape") or ()
+    return len(shape[1:] if shape[:1] in ([1], (1,)) else shape)

@@ -1,0 +1,263 @@
+"""A ScanStorage behind a RunEngine: its scans become arrays while they are taken."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from bluesky_beamtime.database.kinds import is_array
+from bluesky_beamtime.errors import DocumentError, StoreStateError
+from bluesky_beamtime.recording.scan_filling import ScanFilling
+
+if TYPE_CHECKING:
+    from bluesky_beamtime.storage import ScanStorage
+
+Document = Mapping[str, Any]
+logger = logging.getLogger(__name__)
+# Documents that may wait before the plan does: arrays in events fill the memory.
+_MOST_WAITING = 256
+
+
+class ScanSubscriber:
+    """Makes an N-dimensional array with axes of each scan, while it is taken.
+
+    ``RE.subscribe(ScanSubscriber(storage))``. The array is reserved when the first
+    descriptor of the stream says what it will hold, and has one axis for each axis of
+    the scan, then those of a frame; ``storage.buffer`` can be read while it fills. At
+    the end of the run it is saved with what there is, and with the axes that were
+    measured: the same as ``run["primary"].to_grid()`` gives of a recorded run. ::
+
+        scans = ScanStorage("maps", name="map")
+        with ScanSubscriber(scans) as live:
+            RE.subscribe(live)
+            RE(bp.grid_scan([cam], y, 0, 1, 5, x, 0, 1, 7, snake_axes=True))
+        scans.wait()                          # maps/folder/map_0.zarr
+
+    A run without a ``shape`` becomes one axis of ``num_points`` points; along it stand
+    the positions of the motor that moved, or the times. A point that is measured again
+    counts as the last time. Frames may come in events, or through StreamDatums, which
+    are read as they are announced.
+
+    It works in a thread of its own; the plan waits for it at the end of a run, and when
+    the disk is far behind. Nothing is raised into the plan: a run that makes no array,
+    or comes while another one fills the storage, is left out with a warning; what could
+    not be taken is tried again at the end of the run, logged as an error, and
+    :meth:`close` raises it. A save that fails is told by ``storage.saveFailed``.
+
+    Parameters
+    ----------
+    storage
+        Where the arrays go; it numbers the files, one for each run. For runs that
+        overlap give each a storage and subscriber of its own, or filter.
+    field
+        Data key whose values make the array; by default the first image that the
+        devices hint at, or else the first number that is no axis.
+    stream
+        Name of the stream.
+    fill
+        What stands where nothing was measured; by default NaN, 0 for integers.
+    end_timeout
+        How long the end of a run waits for what is left to be written, in seconds.
+    open_array
+        Opens what a StreamResource tells of; by default
+        :func:`~bluesky_beamtime.storage.open_frames`.
+
+    Attributes
+    ----------
+    error : Exception or None
+        The first failure since the last :meth:`close`.
+
+    Notes
+    -----
+    The tags are ``field``, ``stream``, ``dims``, ``units``, ``axis_units``,
+    ``plan_name``, ``scan_id``, ``uid``, ``sample`` if the run names one, and
+    ``exit_status``; ``positions`` of what moved along an axis besides the motor that
+    names it. Listeners of ``storage.tagRequest`` add to them. They, and those of the
+    other signals, are called in the thread of this object.
+    """
+
+    def __init__(
+        self,
+        storage: ScanStorage,
+        field: str | None = None,
+        stream: str = "primary",
+        *,
+        fill: Any = None,
+        end_timeout: float = 30.0,
+        open_array: Callable[[Document], Any] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._options = (field, stream, fill, open_array)
+        self._end_timeout = end_timeout
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._queue: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
+        self._fillings: dict[str, ScanFilling] = {}
+        self._run_of: dict[str, str] = {}
+        self.error: Exception | None = None
+
+    @property
+    def storage(self) -> ScanStorage:
+        """Where the arrays go."""
+        return self._storage
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document of a RunEngine; returns at once, but at the end of a run."""
+        if self._thread is None:
+            if name != "start":
+                return
+            self._begin()
+        if name == "event":
+            # A device may measure into the same array again.
+            doc = {**doc, "data": {k: _own(v) for k, v in doc["data"].items()}}
+        self._queue.put((name, doc))
+        if name == "stop" and not self.wait(self._end_timeout):
+            logger.warning(
+                "the array of the scan is not complete after %g s; it goes on filling "
+                "in the background",
+                self._end_timeout,
+            )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until what was emitted is on disk, or failed; return whether it is.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; None for no limit. What is being saved is waited for by
+            ``storage.wait()``.
+        """
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(timeout)
+
+    def close(self) -> None:
+        """Take what was emitted, save runs that have not ended, and end the thread.
+
+        The storage goes on saving; the next run would begin anew.
+
+        Raises
+        ------
+        BeamtimeError
+            The first thing that went wrong since it began.
+        """
+        thread = self._thread
+        if thread is not None:
+            self._queue.put(None)
+            thread.join()
+            self._thread = None
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --------------------------------------------------------------------- thread
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="scan-subscriber", daemon=True
+                )
+                self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                break
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                self._take(*item)
+            except Exception as error:
+                # A document that is no document; the next run may be well.
+                self._note("a document was not understood", error)
+        for uid in list(self._fillings):
+            self._end(uid, None)
+
+    def _take(self, name: str, doc: Document) -> None:
+        uid = self._run_uid(name, doc)
+        if name == "start":
+            field, stream, fill, open_array = self._options
+            self._fillings[uid] = ScanFilling(
+                self._storage, doc, field, stream, fill, open_array, self._claim
+            )
+        elif name == "stop":
+            self._end(uid, doc)
+            self._run_of = {k: run for k, run in self._run_of.items() if run != uid}
+        elif uid in self._fillings:
+            self._fill(uid, name, doc)
+
+    def _run_uid(self, name: str, doc: Document) -> str:
+        if name in ("descriptor", "stream_resource"):
+            self._run_of[doc["uid"]] = doc["run_start"]
+            return doc["run_start"]
+        if name == "start":
+            return doc["uid"]
+        if name == "stop":
+            return doc["run_start"]
+        return self._run_of.get(doc.get("descriptor", ""), "")
+
+    def _fill(self, uid: str, name: str, doc: Document) -> None:
+        filling = self._fillings[uid]
+        before = len(filling.missed)
+        try:
+            filling.take(name, doc)
+        except DocumentError as error:
+            del self._fillings[uid]
+            logger.warning("no array is made of %s: %s", filling.label, error)
+        except StoreStateError as error:
+            del self._fillings[uid]
+            self._note(f"the array of {filling.label} ends early", error)
+        except Exception as error:
+            if name == "descriptor":
+                del self._fillings[uid]
+                self._note(f"no array is made of {filling.label}", error)
+            elif not before:
+                # Each point may fail for the same reason; the end counts them.
+                logger.error(
+                    "a point of %s was not taken yet: %s", filling.label, error
+                )
+
+    def _end(self, uid: str, stop: Document | None) -> None:
+        filling = self._fillings.pop(uid, None)
+        if filling is None:
+            return
+        try:
+            filling.end(stop)
+        except Exception as error:
+            self._note(f"the array of {filling.label} is not complete", error)
+
+    def _claim(self, filling: ScanFilling) -> None:
+        for other in self._fillings.values():
+            if other is not filling and other.reserved:
+                raise DocumentError(
+                    f"{other.label} is going on and fills the same storage; give runs "
+                    "that overlap a storage and a subscriber each"
+                )
+
+    def _note(self, what: str, error: Exception) -> None:
+        self.error = self.error or error
+        logger.error("%s: %s", what, error, exc_info=error)
+
+
+def _own(value: Any) -> Any:
+    return value.copy() if is_array(value) else value
