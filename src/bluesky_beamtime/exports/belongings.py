@@ -28,7 +28,7 @@ from bluesky_beamtime.storage import FolderLock
 from bluesky_beamtime.storage.backends.keys import TEMPORARY_PREFIX
 from bluesky_beamtime.storage.files import PARTIAL_SUFFIX
 from bluesky_beamtime.storage.layout import METADATA_FILE
-from bluesky_beamtime.storage.sharded_array import RESERVE_FILE
+from bluesky_beamtime.storage.reserve import RESERVE_FILE
 
 Kind = Literal["journal", "database", "frames", "files", "assets"]
 
@@ -111,6 +111,7 @@ def gather(
     folder: str | os.PathLike[str] | None = None,
     held: Callable[[str], bool] = lambda name: False,
     assets: bool = True,
+    prepare: Callable[[Path, Path | None], object] = lambda snapshot, journal: None,
 ) -> Generator[Belongings]:
     """Find all that belongs to a beamtime, while others may record into it.
 
@@ -131,6 +132,9 @@ def gather(
     assets
         Take what lies outside of the beamtime's folder too. Of a file that others have
         made, look at ``belongings.assets`` first: its documents can name any path.
+    prepare
+        Called with the copies of database and journal, which it may change, before
+        anything is looked for.
 
     Raises
     ------
@@ -146,6 +150,7 @@ def gather(
         journal = _copy_journal(database.with_name(f"{stem}.journal.jsonl"), workspace)
         snapshot = Path(workspace, "snapshot.db")
         take_snapshot(database, snapshot)
+        prepare(snapshot, journal)
         finder = AssetFinder(
             database.parent,
             (f"{stem}.zarr", f"{stem}_files"),

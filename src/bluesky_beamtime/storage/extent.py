@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.errors import FrameReadError
-from bluesky_beamtime.storage.layout import ArrayLayout
+from bluesky_beamtime.errors import FrameReadError, StoreReadError
+from bluesky_beamtime.storage.layout import ArrayLayout, read_metadata
 from bluesky_beamtime.storage.shards import present, read_index
 
 
@@ -67,3 +67,15 @@ def _is_whole(folder: Path, layout: ArrayLayout, number: int, slot: int) -> bool
     finally:
         os.close(fd)
     return True
+
+
+def holds_frames(folder: Path) -> bool:
+    """Say whether a folder holds frames, or something that is not ours."""
+    if not folder.exists():
+        return False
+    try:
+        metadata = read_metadata(folder)
+        layout = ArrayLayout.from_json(metadata, str(folder))
+    except StoreReadError:
+        return any(not name.startswith(".") for name in os.listdir(folder))
+    return metadata["shape"][0] > 0 or written_frames(folder, layout) > 0

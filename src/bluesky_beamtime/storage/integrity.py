@@ -26,7 +26,8 @@ from bluesky_beamtime.storage.layout import (
 )
 from bluesky_beamtime.storage.paths import from_uri
 from bluesky_beamtime.storage.reader import FrameArray
-from bluesky_beamtime.storage.sharded_array import RESERVE_FILE, ShardedArray
+from bluesky_beamtime.storage.reserve import RESERVE_FILE
+from bluesky_beamtime.storage.sharded_array import ShardedArray
 
 # No small file takes that long to replace.
 _SECONDS_TO_FINISH = 60

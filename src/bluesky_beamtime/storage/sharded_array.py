@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -13,50 +11,35 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import orjson
 from numpy.typing import ArrayLike, NDArray
 
 from bluesky_beamtime.errors import (
     FrameMismatchError,
-    SinkClosedError,
-    StoreReadError,
     StoreStateError,
     StoreWriteError,
 )
 from bluesky_beamtime.storage.blocks import append_block
 from bluesky_beamtime.storage.codecs import Compression, Encoded, FrameCodec
-from bluesky_beamtime.storage.extent import written_frames
-from bluesky_beamtime.storage.files import (
-    make_folder,
-    replace_file,
-    sync_file,
-    sync_folder,
-    write_error,
-)
+from bluesky_beamtime.storage.extent import holds_frames, written_frames
+from bluesky_beamtime.storage.files import make_folder, replace_file, write_error
 from bluesky_beamtime.storage.layout import (
     LAYOUT_FILE,
     METADATA_FILE,
     ArrayLayout,
     default_frames_per_shard,
-    plain_json,
     read_metadata,
-    sync_hierarchy,
     zarr_data_type,
 )
-from bluesky_beamtime.storage.shards import ShardFile
+from bluesky_beamtime.storage.reserve import drop_reserve
 from bluesky_beamtime.storage.source import frame_shape
+from bluesky_beamtime.storage.synced_array import SyncedArray
 from bluesky_beamtime.storage.tiling import Tiling, frame_chunks, stored_shape
 
-# What is kept back so that the last length can still be published on a full disk.
-RESERVE_FILE = ".reserve"
-_RESERVE_BYTES = 1 << 14
 # One call of pwritev takes at most 1024 buffers; a chunk has up to two.
 _MOST_CHUNKS = 500
-# Full shards that may wait for their sync with their files open.
-_MOST_RETIRED = 32
 
 
-class ShardedArray:
+class ShardedArray(SyncedArray):
     """An array of frames on a local disk: appended by one process, read by any.
 
     Use :meth:`create` or :meth:`open`. All methods are thread-safe; :meth:`append`
@@ -70,35 +53,6 @@ class ShardedArray:
     layout : ArrayLayout
         Dtype, frame shape, codecs and sharding.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        layout: ArrayLayout,
-        attributes: Mapping[str, Any],
-        *,
-        length: int,
-        published: int,
-        power: bool,
-    ) -> None:
-        self.path = path
-        self.layout = layout
-        self._attributes = dict(attributes)
-        self._metadata = orjson.loads(layout.to_json(length, {}))
-        self._power = power
-        self._length = length
-        self._published = published
-        self._attributes_changed = False
-        self._closed = False
-        self._lock = threading.Lock()
-        self._publish_lock = threading.Lock()
-        self._sync_lock = threading.Lock()
-        self._shard: ShardFile | None = None
-        self._shard_number = -1
-        self._retired: list[ShardFile] = []
-        self._unsynced = False
-        self._new_names = False
-        self._created = False
 
     @classmethod
     def create(
@@ -166,11 +120,11 @@ class ShardedArray:
             chunks=None if tiling.chunks == whole else tiling.chunks,
         )
         try:
-            holds_frames = _holds_frames(folder)
+            taken = holds_frames(folder)
             fresh = not (folder / METADATA_FILE).exists()
         except OSError as error:
             raise write_error("an array", folder, error) from error
-        if holds_frames:
+        if taken:
             raise StoreStateError(
                 f"the array {str(folder)!r} already holds frames; write to another "
                 "store, or open() it to go on"
@@ -219,31 +173,6 @@ class ShardedArray:
         )
         array.publish()
         return array
-
-    # ------------------------------------------------------------------- state
-
-    @property
-    def length(self) -> int:
-        """Frames that would survive ``kill -9``."""
-        return self._length
-
-    @property
-    def published(self) -> int:
-        """Frames that a fresh reader sees."""
-        return max(0, self._published)
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """A copy of the attributes."""
-        with self._lock:
-            return dict(self._attributes)
-
-    # ------------------------------------------------------------------ writing
 
     def encode(self, frame: NDArray[Any]) -> Encoded:
         """Return a frame's chunks; needs no lock, for several threads at once.
@@ -344,177 +273,6 @@ class ShardedArray:
                     frame.release()
             return self._length
 
-    def _shard_of(self, index: int) -> ShardFile:
-        """Return the open shard of a frame; the lock is held."""
-        number = index // self.layout.frames_per_shard
-        if self._closed:
-            raise SinkClosedError(
-                f"the array {str(self.path)!r} is closed after {index} frames"
-            )
-        shard = self._shard
-        if shard is None or number != self._shard_number:
-            path = self.path / self.layout.shard_name(number)
-            try:
-                self._retire_some()
-                fresh = ShardFile(
-                    path, self.layout.frames_per_shard, self.layout.chunks_per_frame
-                )
-            except OSError as error:
-                raise write_error(f"frame {index}", path, error) from error
-            if shard is not None:
-                self._retired.append(shard)
-            self._shard, self._shard_number, shard = fresh, number, fresh
-            self._new_names = True
-        return shard
-
-    def _retire_some(self) -> None:
-        """Keep few files open, also when shards fill faster than they are synced."""
-        while len(self._retired) >= _MOST_RETIRED:
-            self._retired[0].sync()
-            self._retired.pop(0).close()
-
-    def _sync_shard(self, shard: ShardFile) -> None:
-        """Make a frame survive a power cut before it is acknowledged; lock held."""
-        shard.sync()
-        if self._new_names:
-            sync_folder(self.path)
-            self._new_names = False
-
-    # --------------------------------------------------------- what others see
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Update attributes; they are written with the next :meth:`publish`.
-
-        Raises
-        ------
-        MetadataError
-            They cannot be written as JSON.
-        """
-        checked = plain_json(dict(attributes))
-        with self._lock:
-            self._attributes.update(checked)
-            self._attributes_changed = True
-
-    def publish(self, *, sync: bool = False) -> int:
-        """Let fresh readers see every frame that is written; return how many.
-
-        The metadata file is replaced as a whole, about 50 µs, and only when something
-        changed.
-
-        Parameters
-        ----------
-        sync
-            Also fsync it, so that the length survives a power cut.
-
-        Raises
-        ------
-        StoreWriteError
-            The disk refused; readers still see what was published before.
-        """
-        with self._publish_lock:
-            with self._lock:
-                length = self._length
-                if length == self._published and not self._attributes_changed:
-                    return length
-                self._metadata["shape"][0] = length
-                self._metadata["attributes"] = self._attributes
-                self._attributes_changed = False
-                data = orjson.dumps(self._metadata, option=orjson.OPT_INDENT_2)
-            try:
-                self._replace_metadata(data, sync or self._power)
-            except OSError as error:
-                self._attributes_changed = True
-                raise write_error(
-                    f"the length of {length} frames", self.path / METADATA_FILE, error
-                ) from error
-            self._published = length
-            return length
-
-    def _replace_metadata(self, data: bytes, sync: bool) -> None:
-        path = self.path / METADATA_FILE
-        reserve = self.path / RESERVE_FILE
-        try:
-            replace_file(path, data, sync=sync)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            try:
-                os.unlink(reserve)
-            except OSError:
-                raise error from None
-            replace_file(path, data, sync=sync)
-            # Before a frame takes what is free again.
-            _make_reserve(reserve)
-            return
-        if self._published < 0:
-            _make_reserve(reserve)
-
-    def sync(self) -> None:
-        """Bring every frame written so far to the disk itself, against power cuts.
-
-        Raises
-        ------
-        StoreWriteError
-            The disk refused.
-        """
-        with self._sync_lock:
-            with self._lock:
-                if not self._unsynced and not self._retired:
-                    return
-                self._unsynced = False
-                retired, self._retired = self._retired, []
-                current = self._shard
-                new_names, self._new_names = self._new_names, False
-                created, self._created = self._created, False
-            try:
-                if created:
-                    sync_file(self.path / LAYOUT_FILE)
-                    sync_file(self.path / METADATA_FILE)
-                for shard in retired:
-                    shard.sync()
-                    shard.close()
-                if current is not None:
-                    current.sync()
-                if new_names or created:
-                    sync_folder(self.path)
-                if created:
-                    sync_hierarchy(self.path)
-            except OSError as error:
-                with self._lock:
-                    self._unsynced = True
-                    self._retired[:0] = [shard for shard in retired if shard.is_open]
-                    self._new_names |= new_names
-                    self._created |= created
-                raise write_error("frames", self.path, error) from error
-
-    @property
-    def unsynced(self) -> bool:
-        """Whether a power cut would lose something that was acknowledged."""
-        return self._unsynced
-
-    def close(self) -> None:
-        """Publish the exact length, bring everything to the disk, close the files.
-
-        May be called again. When the disk refuses, the files are closed all the same
-        and the error is raised; the next call publishes what this one could not.
-        """
-        with self._lock:
-            done = self._length == self._published and not self._attributes_changed
-            if self._closed and done:
-                return
-            self._closed = True
-        try:
-            self.sync()
-            self.publish(sync=True)
-        finally:
-            with self._sync_lock, self._lock:
-                for shard in (*self._retired, self._shard):
-                    if shard is not None:
-                        shard.close()
-                self._retired, self._shard = [], None
-            with suppress(OSError):
-                os.unlink(self.path / RESERVE_FILE)
-
     def __enter__(self) -> Self:
         return self
 
@@ -530,35 +288,11 @@ class ShardedArray:
         )
 
 
-def _make_reserve(path: Path) -> None:
-    """Keep some space back; a disk that cannot give even that is left alone."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            os.posix_fallocate(fd, 0, _RESERVE_BYTES)
-        finally:
-            os.close(fd)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(path)
-
-
 def _remove_empty_array(folder: Path) -> None:
     """Remove what a failed creation has made."""
-    for name in (METADATA_FILE, LAYOUT_FILE, RESERVE_FILE):
+    for name in (METADATA_FILE, LAYOUT_FILE):
         with suppress(OSError):
             os.unlink(folder / name)
+    drop_reserve(folder)
     with suppress(OSError):
         os.rmdir(folder)
-
-
-def _holds_frames(folder: Path) -> bool:
-    """Say whether a folder holds frames, or something that is not ours."""
-    if not folder.exists():
-        return False
-    try:
-        metadata = read_metadata(folder)
-        layout = ArrayLayout.from_json(metadata, str(folder))
-    except StoreReadError:
-        return any(not name.startswith(".") for name in os.listdir(folder))
-    return metadata["shape"][0] > 0 or written_frames(folder, layout) > 0
