@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bluesky_beamtime.database.index_follower import IndexFollower
+from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.errors import RunStateError
 from bluesky_beamtime.plugins import load_plugin
 
@@ -102,6 +104,63 @@ class Sharing(Parts):
         )
         self._follow(following, numbers=False)
         return following
+
+    def take_home(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        runs: Iterable[Run | str] | None = None,
+        exports: Sequence[str] = (),
+        overwrite: bool = False,
+        strict: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Any:
+        """Copy all of it, or some runs, into one folder that opens anywhere.
+
+        With pages for a browser, exports, a README and the hash of every file; also
+        while runs are being recorded. :func:`bluesky_beamtime.exports.take_home` says
+        more of the parameters.
+
+        Parameters
+        ----------
+        directory
+            The folder to make, in one that exists.
+        runs
+            Such as ``beamtime.search(sample="LaB6")``; by default all.
+        exports
+            Formats, such as ``["nexus", "csv"]``.
+        overwrite
+            Replace an earlier copy.
+        strict
+            Fail if anything is missing or damaged.
+        progress
+            Called with what is being done, how much of it is, and how much there is.
+
+        Returns
+        -------
+        bluesky_beamtime.exports.TakenHome
+            What is in the folder, and what is missing or damaged.
+
+        Raises
+        ------
+        ExportError
+            There is something at ``directory``, no space, or the disk refused; nothing
+            is left.
+        UnsupportedFormatError
+            There is no such format.
+        MissingExtraError
+            A package is not installed.
+        """
+        take_home = load_plugin("bluesky_beamtime.copies", "take-home", "take-home")
+        return take_home(
+            self.path,
+            directory,
+            runs=runs,
+            exports=exports,
+            overwrite=overwrite,
+            strict=strict,
+            progress=progress,
+        )
 
     def tiled(self) -> Any:
         """Return a client of Tiled for this beamtime, without a server.

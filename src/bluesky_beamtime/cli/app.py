@@ -14,6 +14,7 @@ from bluesky_beamtime.cli.commands.labelling import note, star, tag
 from bluesky_beamtime.cli.commands.looking import ls, samples, show, sql
 from bluesky_beamtime.cli.commands.serving import push, replicate, serve
 from bluesky_beamtime.cli.commands.taking import demo, import_, ingest
+from bluesky_beamtime.cli.commands.taking_home import take_home
 from bluesky_beamtime.cli.index import index
 from bluesky_beamtime.cli.profile import profile
 from bluesky_beamtime.errors import BeamtimeError
@@ -82,6 +83,7 @@ app.command()(demo)
 app.command("import")(import_)
 app.command()(ingest)
 app.command(context_settings=_NEGATIVE)(export)
+app.command("take-home", context_settings=_NEGATIVE)(take_home)
 app.command()(pack)
 app.command()(replicate)
 

@@ -51,13 +51,14 @@ class JournalIndex:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                uid = _run_of(line)
+                uid = run_of_line(line)
                 if uid is not None:
                     found.add(uid)
         self._runs = frozenset(found)
 
 
-def _run_of(line: bytes) -> str | None:
+def run_of_line(line: bytes) -> str | None:
+    """Return the uid of the run that a line of a journal is about, None if of none."""
     match = _RUN.match(line)
     if match is None:
         return None

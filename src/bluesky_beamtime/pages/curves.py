@@ -24,7 +24,7 @@ _MOST_MARKERS = 120
 # More points than pixels: of each group the lowest and the highest is drawn.
 _GROUPS = 400
 
-STYLE = (
+PLOT_STYLE = (
     ".plot text{font:11px system-ui,sans-serif;fill:#55606e;stroke:none}"
     ".plot .title{fill:#1d2430;font-size:12px;font-weight:600}"
     ".plot .grid{stroke:#8883;fill:none}.plot .frame{stroke:#8889;fill:none}"
@@ -51,7 +51,8 @@ def plot_svg(stream: Stream, field: str, x: str = "", *, alone: bool = True) -> 
         Field to draw them against; by default the axis that was scanned, else the
         number of the event.
     alone
-        With a style of its own, for a file; else for a page that has :data:`STYLE`.
+        With a style of its own, for a file; else for a page that has
+        :data:`PLOT_STYLE`.
 
     Raises
     ------
@@ -78,7 +79,9 @@ def plot_svg(stream: Stream, field: str, x: str = "", *, alone: bool = True) -> 
 def standing_alone(drawing: str) -> str:
     """Return a drawing of a page as the content of a file."""
     root = '<svg xmlns="http://www.w3.org/2000/svg" '
-    return drawing.replace("<svg ", root, 1).replace(">", f"><style>{STYLE}</style>", 1)
+    return drawing.replace("<svg ", root, 1).replace(
+        ">", f"><style>{PLOT_STYLE}</style>", 1
+    )
 
 
 def scan_axis(stream: Stream) -> str:
@@ -248,18 +251,24 @@ class _Axis:
     def ticks(self) -> list[tuple[str, float]]:
         """Return round numbers with their pixels."""
         span = self.high - self.low
-        raw = span / 5
+        raw = span / 7
         unit = 10.0 ** math.floor(math.log10(raw))
         step = next(unit * f for f in (1, 2, 5, 10) if unit * f >= raw * 0.999)
         first = math.ceil(self.low / step)
         numbers = [n * step for n in range(first, first + 12) if n * step <= self.high]
-        # Numbers that differ only in their last digits keep those.
-        size = max(abs(self.low), abs(self.high))
-        digits = max(1, math.ceil(math.log10(size / step)) + 1)
+        texts = [_number(0.0 if abs(n) < step / 2 else n, step) for n in numbers]
         places = self.places(np.array(numbers, np.float64)).tolist()
-        texts = [_number(0.0 if abs(n) < step / 2 else n, digits) for n in numbers]
         return list(zip(texts, places, strict=True))
 
 
-def _number(value: float, digits: int = 5) -> str:
-    return f"{value:.{min(digits, 15)}g}".replace("e+0", "e").replace("e-0", "e-")
+def _number(value: float, step: float | None = None) -> str:
+    """Return a number with the digits that tell it from one a step away."""
+    size = abs(value)
+    step = size / 1000 if step is None else step
+    if not size:
+        return "0"
+    if 1e-4 <= size < 1e6 and step >= 1e-6:
+        return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+    digits = max(0, math.floor(math.log10(size)) - math.floor(math.log10(step) + 1e-9))
+    mantissa, _, exponent = f"{value:.{min(digits, 15)}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
