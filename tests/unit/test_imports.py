@@ -8,7 +8,10 @@ import sys
 import pytest
 
 # Each of them costs 0.1 to 1 s, or may not be installed.
-HEAVY = ("xarray", "dask", "matplotlib", "zarr", "h5py", "p4p", "pandas", "IPython")
+HEAVY = (
+    *("xarray", "dask", "matplotlib", "zarr", "h5py", "p4p", "pandas", "IPython"),
+    *("qtpy", "PySide6", "PyQt5", "PyQt6"),
+)
 FRAMEWORK = ("bluesky", "ophyd_async", "event_model")
 
 LIGHT_MODULES = {

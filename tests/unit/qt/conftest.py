@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,11 @@ try:
     from bluesky_beamtime.qt.binding import QtCore, QtWidgets
 except ImportError as error:
     QtCore = QtWidgets = None  # type: ignore[assignment]
-    why = " ".join([str(error), *getattr(error, "__notes__", [])])
-    assert not os.environ.get("CI"), f".ci/run installs what is missing: {why}"
-    collect_ignore_glob = ["test_*.py"]
+    # Says test_without_qt, which fails where everything has to be there.
+    MISSING = " ".join([str(error), *getattr(error, "__notes__", [])])
+    collect_ignore = ["test_scan_storage_widget.py", "test_sentences.py"]
+else:
+    MISSING = ""
 
 Until = Callable[[Callable[[], Any]], None]
 # Of the platform without a screen, and of its fonts.
@@ -55,7 +56,8 @@ def app(application: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def settle(app: Any) -> None:
     """Let every event come that has been posted, the end of widgets among them."""
     app.processEvents()
-    app.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
+    end = QtCore.QEvent.Type.DeferredDelete
+    app.sendPostedEvents(None, getattr(end, "value", end))  # Qt 5 has plain numbers
     app.processEvents()
 
 
