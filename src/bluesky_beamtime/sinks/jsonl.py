@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 import orjson
@@ -11,6 +13,10 @@ import orjson
 from bluesky_beamtime.errors import SinkSchemaError
 from bluesky_beamtime.sinks.append_file import AppendFile
 from bluesky_beamtime.sinks.text_table import TextTableSink
+from bluesky_beamtime.sinks.texts import as_text
+
+_PLAIN = {bool, int, str, type(None)}
+_ZONE = operator.attrgetter("tzinfo")
 
 
 class JsonlSink(TextTableSink):
@@ -42,6 +48,7 @@ class JsonlSink(TextTableSink):
     """
 
     kind = "jsonl"
+    _text = False
 
     def _read_columns(self, file: BinaryIO) -> list[str] | None:
         names: dict[str, None] = {}
@@ -68,13 +75,12 @@ class JsonlSink(TextTableSink):
     def _format(self, rows: list[tuple[Any, ...]]) -> bytes | bytearray:
         names = self._columns.names or []
         columns = list(zip(*rows, strict=True))
-        tagged = [place for place, c in enumerate(columns) if not _is_finite(c)]
-        for place in tagged:
-            columns[place] = tuple(map(_tag, columns[place]))
+        ready = list(map(_ready, columns))
+        same = all(map(operator.is_, ready, columns))
         # One mapping for all: it is text before the next row comes.
         mapping: dict[str, Any] = dict.fromkeys(names)
         lines = bytearray()
-        for row in zip(*columns, strict=True) if tagged else rows:
+        for row in rows if same else zip(*ready, strict=True):
             mapping.update(zip(names, row, strict=True))
             try:
                 lines += orjson.dumps(mapping, option=orjson.OPT_APPEND_NEWLINE)
@@ -95,26 +101,32 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", row) if isinstance(row, dict) else None
 
 
-def _is_finite(column: tuple[Any, ...]) -> bool:
-    """Return whether a column has neither NaN nor infinities."""
+def _ready(column: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a column with values that `orjson` writes as they are."""
     try:
-        # Whoever comes into a sum does not leave it again.
+        # Neither NaN nor an infinity leaves a sum again.
         if math.isfinite(sum(column)):
-            return True
+            return column
     except (TypeError, OverflowError):
         pass
-    if not any(issubclass(kind, float) for kind in set(map(type, column))):
-        return True
-    return all(math.isfinite(value) for value in column if isinstance(value, float))
+    kinds = set(map(type, column))
+    if kinds <= _PLAIN or (kinds == {datetime} and set(map(_ZONE, column)) == {UTC}):
+        return column
+    return tuple(map(_ready_value, column))
 
 
-def _tag(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": str(float(value))}
-    return value
+def _ready_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": str(float(value))}
+    return as_text(value)
 
 
 def _exact(mapping: dict[str, Any]) -> bytes:
     """Return JSON with integers of more than 64 bits, which `orjson` refuses."""
-    text = json.dumps(mapping, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(
+        mapping,
+        ensure_ascii=False,
+        separators=(",", ":"),
+        default=datetime.isoformat,
+    )
     return text.encode() + b"\n"

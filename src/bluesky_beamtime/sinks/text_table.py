@@ -40,6 +40,8 @@ class TextTableSink(ThreadedSink):
 
     holds_both = False
     """Readings and blocks need a file each."""
+    _text = True
+    """Whether the values of readings come as text, but for numbers."""
 
     def __init__(
         self,
@@ -121,7 +123,8 @@ class TextTableSink(ThreadedSink):
 
     def _write_readings(self, readings: list[DaqReading]) -> None:
         if readings:
-            self._write_batches("readings", reading_batches(readings, text=True))
+            batches = reading_batches(readings, text=self._text)
+            self._write_batches("readings", batches)
 
     def _write_block(self, block: DaqBlock) -> None:
         rows = list(block_values(block))

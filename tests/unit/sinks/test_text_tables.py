@@ -6,6 +6,7 @@ import csv
 import errno
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -135,23 +136,17 @@ async def test_a_full_disk_leaves_whole_rows_and_the_sink_good(
     async with kind(tmp_path / "x") as sink:
         await sink.write_many([reading(1)])
         before = sink.path.read_bytes()
-        file = sink._file._file
+        writev, left = os.writev, 10
 
-        class Full:
-            def __init__(self) -> None:
-                self.left = 10
+        def write_till_full(descriptor: int, buffers: list[memoryview]) -> int:
+            nonlocal left
+            if not left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            done = writev(descriptor, [buffers[0][:left]])
+            left -= done
+            return done
 
-            def write(self, data: Any) -> int:
-                if not self.left:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                done = file.write(data[: self.left])
-                self.left -= done
-                return done
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(file, name)
-
-        monkeypatch.setattr(sink._file, "_file", Full())
+        monkeypatch.setattr(os, "writev", write_till_full)
         with pytest.raises(SinkWriteError, match="No space left") as caught:
             await sink.write_many([reading(2), reading(3)])
         assert caught.value.errno == errno.ENOSPC
