@@ -21,11 +21,11 @@ try:
 except ImportError as error:
     print(type(error).__name__, error, *getattr(error, "__notes__", []))
 """
-WITHOUT_EGL = """
+WITHOUT_LIBRARY = """
 class Linker(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name == "PySide6.QtGui":
-            raise ImportError("libEGL.so.1: cannot open shared object file", name=name)
+        if name == "{module}":
+            raise ImportError("{library}: cannot open shared object file", name=name)
 sys.meta_path.insert(0, Linker())
 """
 
@@ -80,10 +80,17 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 @pytest.mark.skipif(bool(MISSING), reason=MISSING or "Qt is there")
-def test_a_library_of_the_system_that_is_missing_is_told(tmp_path: Path) -> None:
-    """Installing the extra once more would not help."""
-    said = run(TRY.format(before=WITHOUT_EGL), tmp_path)
-    assert said.startswith("ImportError libEGL.so.1: cannot open")
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("PySide6.QtGui", "libEGL.so.1"), ("PySide6.QtCore", "libgthread-2.0.so.0")],
+)
+def test_a_library_of_the_system_that_is_missing_is_told(
+    module: str, library: str, tmp_path: Path
+) -> None:
+    """Installing the extra once more would not help, though qtpy may think so."""
+    before = WITHOUT_LIBRARY.format(module=module, library=library)
+    said = run(TRY.format(before=hide("PyQt5", "PyQt6") + before), tmp_path)
+    assert said.startswith(f"ImportError {library}: cannot open")
     assert "apt-get install libegl1" in said
 
 
