@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+# Where widgets are tested, matplotlib would take their toolkit for its own plots.
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 @pytest.fixture
