@@ -123,7 +123,11 @@ class Parts:
         )
 
     def _is_there(self) -> bool:
-        return self._path.exists() and self._path.stat().st_size > 0
+        if not self._path.exists() or not self._path.stat().st_size:
+            return False
+        # One that we made without a row has no columns that anybody chose.
+        facts = _facts(self._path)
+        return not facts or _parquet().read_metadata(self._path).num_rows > 0
 
     def _sources(self) -> list[Path]:
         return [*([self._path] if self._is_there() else []), *self.paths]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,13 +59,13 @@ class DaqReading(_Picklable):
     task: str | None = None
     """What it was doing: the name of a task, or of a plan."""
     values: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
-    """Value by channel; NumPy scalars become Python's."""
+    """Value by channel; scalars of NumPy and members of enums become plain ones."""
     units: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     """Unit by channel, None for none."""
     t_mono_ns: int | None = field(default_factory=time.monotonic_ns)
     """Monotonic clock, nanoseconds; None where nobody read one."""
     t_utc: datetime = field(default_factory=_now)
-    """Time of the measurement, with its time zone."""
+    """Time of the measurement, with its time zone; it is kept in UTC."""
     t_midpoint_mono_ns: int | None = None
     """Monotonic clock at the middle of the integration, nanoseconds."""
     requested_at: datetime | None = None
@@ -87,7 +88,9 @@ class DaqReading(_Picklable):
         object.__setattr__(self, "values", MappingProxyType(values))
         for name in ("units", "sensor_status", "metadata"):
             object.__setattr__(self, name, _frozen(getattr(self, name)))
-        _check_zones(self, ("t_utc", "requested_at", "received_at"))
+        _check_times(self, ("t_utc", "requested_at", "received_at"))
+        _check_integers(self, ("t_mono_ns", "t_midpoint_mono_ns"))
+        _check_float(self, "latency_s")
 
     def to_row(self) -> dict[str, Any]:
         """Return the row that every tabular sink writes; see ``reading_to_row``."""
@@ -96,27 +99,60 @@ class DaqReading(_Picklable):
         return reading_to_row(self)
 
 
-def _scalar(channel: str, given: Any) -> Scalar:
+def _scalar(channel: Any, given: Any) -> Scalar:
     value: Any = given
     if isinstance(given, (np.generic, np.ndarray)):
         array = cast("NDArray[Any]", given)
         value = cast("Any", array) if array.shape else array.item()
+    if not isinstance(channel, str):
+        raise TypeError(f"a channel is called by a text, not {channel!r}")
     if not isinstance(value, _SCALARS):
         raise TypeError(
             f"channel {channel!r} of a reading has one number, text, time or None, not "
             f"{type(cast('object', value)).__name__}; arrays of samples are a DaqBlock"
         )
+    if isinstance(value, datetime):
+        return _in_utc(f"channel {channel!r}", value)
+    for plain in (str, int, float):
+        if isinstance(value, plain) and type(value) is not bool:
+            # Members of an enum are called otherwise than they are.
+            return value if type(value) is plain else _as_plain(plain, value)
     return value
 
 
-def _check_zones(record: Any, names: tuple[str, ...]) -> None:
+def _as_plain(kind: type[Any], value: Any) -> Any:
+    if kind is str:
+        return str.__str__(value)
+    return int.__int__(value) if kind is int else float.__float__(value)
+
+
+def _in_utc(name: str, value: datetime) -> datetime:
+    if value.utcoffset() is None:
+        raise ValueError(
+            f"{name}={value} has no time zone: nobody can tell when that was. Give it "
+            "one, as datetime.now(UTC) does"
+        )
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+
+def _check_times(record: Any, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(record, name)
-        if value is not None and value.tzinfo is None:
-            raise ValueError(
-                f"{name}={value} has no time zone: nobody can tell when that was. Give "
-                "it one, as datetime.now(UTC) does"
-            )
+        if value is not None and value.tzinfo is not UTC:
+            object.__setattr__(record, name, _in_utc(name, value))
+
+
+def _check_float(record: Any, name: str) -> None:
+    value = getattr(record, name)
+    if value is not None and type(value) is not float:
+        object.__setattr__(record, name, float(value))
+
+
+def _check_integers(record: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and type(value) is not int:
+            object.__setattr__(record, name, operator.index(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,7 +235,19 @@ class DaqBlock(_Picklable):
                 f"t_reference={self.t_reference!r}: 'start', 'mid' or 'end'"
             )
         times = ("t_utc", "read_started_at", "read_finished_at", "task_started_at")
-        _check_zones(self, times)
+        _check_times(self, times)
+        _check_integers(
+            self,
+            (
+                "block_index",
+                "first_sample_index",
+                "samples_per_channel",
+                "block_period_ns",
+                "t_mono_ns",
+            ),
+        )
+        for name in ("sample_rate_hz", "elapsed_s"):
+            _check_float(self, name)
 
     def _check_shape(self, name: str, array: NDArray[Any]) -> None:
         if array.ndim != 2 or array.shape[0] != len(self.channels):
