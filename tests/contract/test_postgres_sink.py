@@ -183,6 +183,17 @@ async def test_D_62_copy_and_insert_store_the_same(
     assert y == [(n / 7,) for n in range(100, 200)]
 
 
+async def test_D_62_no_number_is_rounded_on_its_way(make: Any, ask: Ask) -> None:
+    """D-62: the driver would take whole numbers for floats, however large."""
+    async with make() as sink:
+        for values in ([0.5, 1.5], [2.5, None], [7, True], [2**53 + 1]):
+            await sink.write_many([reading(0, x=value) for value in values])
+        await sink.write_many([reading(1, x="text", y=1), reading(2, x=None, y=2.5)])
+    found = [x for (x,) in ask("SELECT x FROM readings WHERE n < 2")]
+    assert found == ["0.5", "1.5", "2.5", None, "7", "1", str(2**53 + 1), "text"]
+    assert ask("SELECT y FROM readings WHERE n > 0") == [(1,), (2.5,)]
+
+
 async def test_D_62_where_copy_is_refused_insert_takes_its_place(
     make: Any, ask: Ask, postgres_server: PostgresTestServer, schema: str
 ) -> None:

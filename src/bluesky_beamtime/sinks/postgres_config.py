@@ -164,6 +164,33 @@ class PostgresConfig:
         )
 
 
+async def connect(driver: Any, config: PostgresConfig) -> Any:
+    """Return a pool of connections to the server of a configuration."""
+    return await driver.create_pool(
+        **config.arguments(),
+        min_size=config.pool_min_size,
+        max_size=config.pool_max_size,
+        command_timeout=config.command_timeout_s,
+        reset=_keep,
+        server_settings={
+            "application_name": "bluesky-beamtime",
+            "statement_timeout": str(int(config.statement_timeout_ms)),
+        },
+    )
+
+
+async def _keep(connection: Any) -> None:
+    """Leave a connection as it is: the sink changes no settings of it."""
+
+
+def cleaned(error: Exception, config: PostgresConfig) -> str:
+    """Return what an error says, without a password."""
+    text = str(error)
+    for secret in config.secrets():
+        text = text.replace(secret, "***")
+    return text
+
+
 def _is_url(dsn: str) -> bool:
     return dsn.partition("://")[0] in _SCHEMES
 

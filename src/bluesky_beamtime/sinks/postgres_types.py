@@ -7,6 +7,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from bluesky_beamtime.sinks.layout import FLOATS, INTEGERS, TIMES, is_text
 
 BIGINT = "bigint"
@@ -114,6 +116,14 @@ def is_natural(kind: str, values: Sequence[Any]) -> bool:
     return True
 
 
+def is_refused_unless_natural(kind: str) -> bool:
+    """Return whether the driver refuses what is not natural for a type.
+
+    It takes whole numbers for floats, however large, and makes them round.
+    """
+    return kind in (BIGINT, BOOLEAN, TEXT, TIME)
+
+
 def converter(kind: str) -> Callable[[Any], Any] | None:
     """Return what makes a value ready for a column; None where nothing is to do."""
     if kind in _TEXTS:
@@ -133,3 +143,11 @@ def _as_text(value: Any) -> str:
 
 def _as_decimal(value: Any) -> Decimal:
     return Decimal(int(value)) if isinstance(value, int) else Decimal(repr(value))
+
+
+def sample_type(dtype: np.dtype[Any]) -> type | None:
+    """Return the Python type of all samples; None if each must be looked at."""
+    if (dtype.kind == "u" and dtype.itemsize == 8) or dtype.itemsize > 8:
+        return None
+    kinds: dict[str, type] = {"f": float, "i": int, "u": int, "b": bool}
+    return kinds.get(dtype.kind)

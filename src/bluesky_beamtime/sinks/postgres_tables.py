@@ -1,0 +1,263 @@
+"""The tables of a PostgreSQL sink: their columns, and how rows get into them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Self
+
+from bluesky_beamtime.errors import SinkSchemaError
+from bluesky_beamtime.sinks.base import logger
+from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
+from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS
+from bluesky_beamtime.sinks.postgres_config import PostgresConfig, cleaned
+from bluesky_beamtime.sinks.postgres_types import (
+    BIGINT,
+    BOOLEAN,
+    DOUBLE,
+    column_type,
+    conversion,
+    converter,
+    fits,
+    is_natural,
+    is_refused_unless_natural,
+    needed,
+    widened,
+)
+from bluesky_beamtime.sinks.rows import Batch
+from bluesky_beamtime.sinks.sqlite import quote
+
+_COLUMNS = """
+SELECT table_name, column_name, data_type FROM information_schema.columns
+WHERE table_schema = $1 AND table_name = ANY($2::text[]) ORDER BY ordinal_position
+"""
+
+
+class Change:
+    """A change of tables: a transaction from where one is needed."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._transaction: Any = None
+
+    async def begin(self) -> Any:
+        """Begin a transaction, if there is none yet, and return the connection."""
+        if self._transaction is None:
+            self._transaction = self.connection.transaction()
+            await self._transaction.start()
+        return self.connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._transaction is not None:
+            if error is None:
+                await self._transaction.commit()
+            else:
+                await self._transaction.rollback()
+
+
+class PostgresTable:
+    """One table: its columns, and the types they have.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    config
+        Where it is, and what may be done to it.
+    policy
+        What a row with a new column does.
+    """
+
+    def __init__(self, name: str, config: PostgresConfig, policy: SchemaPolicy) -> None:
+        self.name = name
+        self._config = config
+        self._target = config.target()
+        self.columns = Columns(policy, f"table {name!r} of {self._target}")
+        self.types: dict[str, str] = {}
+        self.copies = config.use_copy
+        self.has_copied = False
+
+    def has(self, types: dict[str, str]) -> None:
+        """Note which columns the table has, with their types; none if it is absent."""
+        self.columns.names = None
+        self.types = types
+        self.copies, self.has_copied = self._config.use_copy, False
+        if types:
+            self.columns.add(types)
+
+    def state(self) -> tuple[list[str] | None, dict[str, str]]:
+        """Return what :meth:`restore` takes, if a change is not committed."""
+        return self.columns.names, dict(self.types)
+
+    def restore(self, state: tuple[list[str] | None, dict[str, str]]) -> None:
+        """Forget a change that was not committed."""
+        self.columns.add(())
+        self.columns.names, self.types = state
+
+    async def insert(self, change: Change, batch: Batch, *, careful: bool) -> None:
+        """Insert rows; make the table, columns and types that they need.
+
+        Unless careful, values are not looked at that the driver refuses if they are
+        not of their column's type. It raises then, and nothing was committed.
+        """
+        if any(len(name) > 15 for name in batch.columns):
+            short = tuple(map(_short, batch.columns))
+            batch = Batch(short, batch.rows, batch.value_type)
+        await self._make_place(change, batch)
+        rows = self.columns.fit(batch.columns, batch.rows)
+        names = self.columns.names or []
+        if not (batch.value_type and self._holds_samples(batch.value_type)):
+            rows = await self._fitted(change, names, rows, careful)
+        await self._send(change, names, rows)
+
+    def _holds_samples(self, value_type: type) -> bool:
+        """Return whether samples of a type need no look at each, nor a change."""
+        wanted = {name: column_type(name, ()) for name in BLOCK_COLUMNS}
+        wanted["value"] = {float: DOUBLE, int: BIGINT, bool: BOOLEAN}.get(
+            value_type, "none"
+        )
+        return self.types == wanted
+
+    async def _fitted(
+        self, change: Change, names: list[str], rows: list[Any], careful: bool
+    ) -> list[Any]:
+        """Return rows with values of the types of their columns."""
+        columns = list(zip(*rows, strict=True))
+        # Where COPY may be refused, what INSERT takes is not known yet.
+        trusting = self.has_copied and not careful
+        changed = False
+        for number, (name, values) in enumerate(zip(names, columns, strict=True)):
+            kind = self.types[name]
+            if trusting and is_refused_unless_natural(kind):
+                continue
+            if is_natural(kind, values):
+                continue
+            changed = True
+            if not fits(kind, values):
+                kind = await self._widen(change, name, values)
+            convert = converter(kind)
+            if convert is not None:
+                columns[number] = tuple(
+                    [None if value is None else convert(value) for value in values]
+                )
+        return list(zip(*columns, strict=True)) if changed else rows
+
+    async def _make_place(self, change: Change, batch: Batch) -> None:
+        """Add a table, or the columns that it lacks."""
+        first = self.columns.names is None
+        may = self._config.create_tables
+        if first and not may:
+            raise SinkSchemaError(
+                f"{self._target} has no table {self.name!r}; make it, or let the sink "
+                "do it with create_tables=True"
+            )
+        new = self.columns.missing(batch.columns)
+        if not new:
+            return
+        if not may:
+            raise SinkSchemaError(
+                f"table {self.name!r} of {self._target} has no column "
+                f"{', '.join(map(repr, new))}; schema='drop' leaves it out, "
+                "create_tables=True lets the sink add it"
+            )
+        names = list(self.columns.names or ()) + new
+        self.columns.add(new)
+        # What does not fit the types that these suggest widens them.
+        rows = self.columns.fit(batch.columns, batch.rows[:100])
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        self.types.update({name: column_type(name, columns[name]) for name in new})
+        defined = [f"{quote(name)} {self.types[name]}" for name in new]
+        connection = await change.begin()
+        if first:
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {self._sql()} ({', '.join(defined)})"
+            )
+        else:
+            added = ", ".join(f"ADD COLUMN {each}" for each in defined)
+            await connection.execute(f"ALTER TABLE {self._sql()} {added}")
+
+    async def _widen(self, change: Change, name: str, values: Sequence[Any]) -> str:
+        """Give a column a type that holds new values too, and return it."""
+        there, wanted = self.types[name], needed(values) or "text"
+        if not self._config.create_tables or self.columns.policy != "evolve":
+            raise SinkSchemaError(
+                f"column {name!r} of table {self.name!r} of {self._target} is {there} "
+                f"and cannot hold values that need {wanted}; change its type, or let "
+                "the sink do it with create_tables=True and schema='evolve'"
+            )
+        kind = widened(there, wanted)
+        expression = conversion(quote(name), there, kind)
+        connection = await change.begin()
+        await connection.execute(
+            f"ALTER TABLE {self._sql()} ALTER COLUMN {quote(name)} "
+            f"TYPE {kind} USING {expression}"
+        )
+        # The driver remembers types by the text of a statement.
+        await connection.reload_schema_state()
+        self.types[name] = kind
+        return kind
+
+    async def _send(self, change: Change, names: list[str], rows: list[Any]) -> None:
+        asyncpg: Any = import_module("asyncpg")
+        connection = change.connection
+        if not (self.copies and self.has_copied):
+            await change.begin()
+        if self.copies:
+            # A savepoint to go back to, until it is known that COPY is not refused.
+            guard = nullcontext() if self.has_copied else connection.transaction()
+            try:
+                async with guard:
+                    await connection.copy_records_to_table(
+                        self.name,
+                        schema_name=self._config.schema,
+                        columns=names,
+                        records=rows,
+                    )
+                self.has_copied = True
+                return
+            except asyncpg.FeatureNotSupportedError as error:
+                if self.has_copied:
+                    raise
+                extra = {"target": self._target, "table": self.name}
+                logger.warning(
+                    "sinks.postgres.copy_refused",
+                    extra={**extra, "reason": cleaned(error, self._config)},
+                )
+                self.copies = False
+        listed = ", ".join(map(quote, names))
+        marks = ", ".join(f"${number}" for number in range(1, len(names) + 1))
+        await connection.executemany(
+            f"INSERT INTO {self._sql()} ({listed}) VALUES ({marks})", rows
+        )
+
+    def _sql(self) -> str:
+        return f"{quote(self._config.schema)}.{quote(self.name)}"
+
+
+async def look(connection: Any, schema: str, tables: Sequence[PostgresTable]) -> None:
+    """Let tables know which columns they have on the server."""
+    found: dict[str, dict[str, str]] = {table.name: {} for table in tables}
+    for row in await connection.fetch(_COLUMNS, schema, list(found)):
+        found[row["table_name"]][row["column_name"]] = row["data_type"]
+    for table in tables:
+        table.has(found[table.name])
+
+
+def _short(name: str) -> str:
+    """Return a name that PostgreSQL does not cut off, the same for the same name."""
+    data = name.encode("utf-8", "replace")
+    if len(data) <= 63:
+        return name
+    mark = hashlib.sha256(data).hexdigest()[:8]
+    return f"{data[:54].decode('utf-8', 'ignore')}_{mark}"
