@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import warnings
@@ -130,5 +131,8 @@ def refusal(error: BaseException) -> int | None:
         said = re.search(r"\berrno = (\d+)", str(cause))
         if said:
             return int(said[1])
+        if re.search(r"requested and \d+ written$", str(cause)):
+            # NumPy, which does not say why; a full disk takes a part of a write.
+            return errno.ENOSPC
         cause = cause.__cause__ or cause.__context__
     return None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from bluesky_beamtime.exports.content import RunContent
@@ -10,7 +15,8 @@ from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.labelled import Dataset, Variable
 
-_CHUNK_BYTES = 1 << 20
+# A file each, and many small files are slow everywhere.
+_CHUNK_BYTES = 4 << 20
 
 
 def write_zarr(content: RunContent, files: ExportFiles) -> None:
@@ -25,11 +31,48 @@ def write_zarr(content: RunContent, files: ExportFiles) -> None:
     for stream, path in zip(streams, paths, strict=True):
         dataset = Dataset(stream)
         coordinates = [v.name for v in dataset.variables if v.coordinate]
-        told = dict(dataset.attributes)
-        root = library.open_group(path, mode="w", zarr_format=2, attributes=told)
-        for variable in dataset.variables:
-            _write(root, variable, coordinates, files)
-        library.consolidate_metadata(path, zarr_format=2)
+        with _store(path) as store:
+            root = library.open_group(
+                store, mode="w", zarr_format=2, attributes=dict(dataset.attributes)
+            )
+            for variable in dataset.variables:
+                _write(root, variable, coordinates, files)
+            library.consolidate_metadata(store, zarr_format=2)
+
+
+@contextmanager
+def _store(path: Path) -> Generator[Any]:
+    """Yield a store that is quiet afterwards.
+
+    zarr-python goes on in its threads after a write that failed and after Ctrl-C, and
+    would make the folder anew that is being removed.
+    """
+    storage: Any = import_module("zarr.storage")
+    base: Any = storage.LocalStore
+    changed = threading.Condition()
+    writing, ended = 0, False
+
+    class Store(base):
+        async def set(self, *args: Any, **options: Any) -> None:
+            nonlocal writing
+            with changed:
+                if ended:
+                    return
+                writing += 1
+            try:
+                parent: Any = super()
+                await parent.set(*args, **options)
+            finally:
+                with changed:
+                    writing -= 1
+                    changed.notify_all()
+
+    try:
+        yield Store(path)
+    finally:
+        with changed:
+            ended = True
+            changed.wait_for(lambda: writing == 0)
 
 
 def _write(
@@ -41,8 +84,8 @@ def _write(
     if not variable.coordinate:
         mine = [name for name in coordinates if name not in variable.dims]
         attributes |= {"coordinates": " ".join(mine)} if mine else {}
-    frames = len(shape) > 2
-    rows = 1 if frames else max(1, _CHUNK_BYTES // max(1, dtype.itemsize))
+    row_bytes = dtype.itemsize * math.prod(shape[1:])
+    rows = max(1, _CHUNK_BYTES // max(1, row_bytes))
     array = root.create_array(
         variable.name,
         shape=shape,
