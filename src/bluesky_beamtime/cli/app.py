@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bluesky_beamtime.cli.commands.archiving import archive, prove, restore
 from bluesky_beamtime.cli.commands.exporting import export
 from bluesky_beamtime.cli.commands.keeping import doctor, migrate, pack, recover, verify
 from bluesky_beamtime.cli.commands.labelling import note, star, tag
@@ -84,6 +85,9 @@ app.command("import")(import_)
 app.command()(ingest)
 app.command(context_settings=_NEGATIVE)(export)
 app.command("take-home", context_settings=_NEGATIVE)(take_home)
+app.command()(archive)
+app.command()(prove)
+app.command()(restore)
 app.command()(pack)
 app.command()(replicate)
 

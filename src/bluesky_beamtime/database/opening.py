@@ -9,7 +9,7 @@ import errno
 import os
 import sqlite3
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy.dialects import sqlite
@@ -163,7 +163,9 @@ def check_writable(path: Path) -> None:
 
 
 def _choose_journal(path: Path) -> None:
-    """Let go of the write-ahead log of a file that has moved to a network disk.
+    """Use the write-ahead log, unless the file has moved to a network disk.
+
+    Copies are made without one: they are single files.
 
     Raises
     ------
@@ -171,7 +173,9 @@ def _choose_journal(path: Path) -> None:
         Another program has the file open.
     """
     if journal_mode_for(path) == "wal":
-        # One that has come back works as it is, and others may have it open.
+        # Others may have it open as it is: then it stays so until the next time.
+        with suppress(sqlite3.Error):
+            _begin_log(path)
         return
     try:
         with closing(connect_to_write(path, "power")) as connection:
@@ -187,6 +191,15 @@ def _choose_journal(path: Path) -> None:
             errno=errno.EBUSY,
             filename=str(path),
         ) from error
+
+
+def _begin_log(path: Path) -> None:
+    with closing(connect_to_read(path)) as connection:
+        if _journal_mode(connection) == "wal":
+            return
+    with closing(connect_to_write(path, "power")) as connection:
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA journal_mode = wal").fetchone()
 
 
 def _journal_mode(connection: sqlite3.Connection) -> str:
