@@ -33,7 +33,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(abc|asyncio|bluesky|collections|concurrent|contextlib|dask|datetime|errno"
         r"|event_model|logging|np|numpy|ophyd_async|os|pathlib|sqlalchemy|sqlite3"
-        r"|threading|typing|weakref|xarray|xr|pd|zarr)\..*",
+        r"|threading|typing|weakref|xarray|xr|pd|zarr|qtpy|QtWidgets)\..*",
     ),
     # What a signature names and no package re-exports is internal: read its source.
     (r"py:(class|func)", r"bluesky_beamtime(\.\w+){3,}"),
@@ -46,6 +46,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"RunEngine"),
     # Attributes that Python's own exceptions have, and default factories.
     (r"py:obj", r"errno|filename"),
+    # Signals, in the table of attributes of their class.
+    (r"py:attr", r"tagRequest|saveFailed|changed"),
     (r"py:class", r"(dict|list|tuple)\[.*"),
 ]
 
@@ -60,6 +62,7 @@ autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
+autodoc_mock_imports = ["qtpy"]  # whose bindings are as big as all the rest
 add_module_names = False
 python_use_unqualified_type_names = True
 doctest_global_setup = "import numpy as np"

@@ -32,7 +32,12 @@ def test_example_runs_and_prints_what_the_page_shows(
     done = subprocess.run(
         [sys.executable, "-W", "error", str(example)],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "Agg", "TZ": "UTC"},
+        env={
+            **os.environ,
+            "MPLBACKEND": "Agg",
+            "QT_QPA_PLATFORM": "offscreen",
+            "TZ": "UTC",
+        },
         capture_output=True,
         text=True,
         timeout=100,

@@ -11,8 +11,7 @@ from bluesky_beamtime.qt.binding import QtCore, QtGui, QtWidgets
 from bluesky_beamtime.qt.fields import CheckedLine, Complaint, PathLabel
 from bluesky_beamtime.qt.relay import follow
 from bluesky_beamtime.qt.sentences import doing, trouble, troubles
-from bluesky_beamtime.storage import ScanStorage
-from bluesky_beamtime.storage.scan_status import ScanStatus
+from bluesky_beamtime.storage import ScanStatus, ScanStorage
 
 _Icon = QtWidgets.QStyle.StandardPixmap
 

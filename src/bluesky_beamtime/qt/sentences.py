@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from bluesky_beamtime.storage.scan_status import ScanStatus
+from bluesky_beamtime.storage import ScanStatus
 
 
 def doing(status: ScanStatus) -> str:

@@ -40,6 +40,7 @@ from .registry import HasWriter as HasWriter
 from .registry import get_available_writers as get_available_writers
 from .registry import make_writer as make_writer
 from .registry import register_writer as register_writer
+from .scan_status import ScanStatus as ScanStatus
 from .sharded_array import ShardedArray as ShardedArray
 from .sink import FrameSink as FrameSink
 from .source import SourceInfo as SourceInfo

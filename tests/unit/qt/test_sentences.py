@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bluesky_beamtime.qt.sentences import as_tooltip, doing, trouble, troubles
-from bluesky_beamtime.storage.scan_status import ScanStatus
+from bluesky_beamtime.storage import ScanStatus
 
 IDLE = ScanStatus(
     base="/data",
