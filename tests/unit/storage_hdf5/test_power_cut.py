@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 
 from bluesky_beamtime.errors import StoreReadError
-from bluesky_beamtime.storage import hdf5_file, open_frames, repair_store
+from bluesky_beamtime.storage import (
+    files,
+    hdf5_appending,
+    hdf5_file,
+    hdf5_publishing,
+    open_frames,
+    repair_store,
+)
 from bluesky_beamtime.storage.hdf5_codecs import ChunkCodec
 from bluesky_beamtime.storage.hdf5_file import HDF5File
 from bluesky_beamtime.storage.hdf5_layout import FileLayout
@@ -36,7 +43,7 @@ class Disk:
     steps: list[tuple[Any, ...]] = field(default_factory=list)
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        write, sync = hdf5_file.pwrite_all, os.fdatasync
+        write, sync = files.pwrite_all, os.fdatasync
 
         def pwrite_all(fd: int, buffers: list[Any], size: int, offset: int) -> None:
             write(fd, buffers, size, offset)
@@ -47,7 +54,8 @@ class Disk:
             sync(fd)
             self.steps.append(("sync",))
 
-        patch.setattr(hdf5_file, "pwrite_all", pwrite_all)
+        for module in (hdf5_appending, hdf5_publishing, hdf5_file):
+            patch.setattr(module, "pwrite_all", pwrite_all)
         patch.setattr(os, "fdatasync", fdatasync)
 
     def cut(self, start: bytes, rng: random.Random, moment: int) -> bytes:
