@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -90,7 +91,6 @@ class FolderCopy:
             # What is there already has a name that this disk takes for the same.
             with target.open("xb", buffering=0) as copy:
                 digest = self._pass(file, source, copy.fileno())
-                os.fsync(copy.fileno())
         except _SourceError as error:
             target.unlink()
             self._miss(file, error.reason)
@@ -125,6 +125,29 @@ class FolderCopy:
     def _miss(self, file: Belonging, error: OSError) -> None:
         why = os.strerror(error.errno or 0)
         self.absent.append(f"{file.name} was not copied: {file.path}: {why}")
+
+
+def flush(folder: Path) -> None:
+    """Bring all that was written to the disk of a folder to that disk.
+
+    Once for all files: for each of thousands it takes longer than the copy.
+
+    Raises
+    ------
+    OSError
+        The disk refused some of it.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        os.sync()
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if library.syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(fd)
 
 
 class _SourceError(Exception):

@@ -49,8 +49,6 @@ class Manifest:
         lines = [manifest_line(*item) for item in sorted(self._found.items())]
         with (self._folder / MANIFEST).open("xb") as file:
             file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def manifest_line(name: str, digest: str) -> bytes:

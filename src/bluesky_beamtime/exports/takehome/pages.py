@@ -16,7 +16,7 @@ from bluesky_beamtime.beamtime import Beamtime
 from bluesky_beamtime.database import Run
 from bluesky_beamtime.database.external import stored_arrays
 from bluesky_beamtime.errors import BeamtimeError, MissingExtraError
-from bluesky_beamtime.exports.files import safe_name
+from bluesky_beamtime.exports.takehome.naming import run_label, short_name
 from bluesky_beamtime.pages import (
     PLOT_STYLE,
     environment,
@@ -31,13 +31,14 @@ from bluesky_beamtime.storage import from_uri
 EXTRA = "take-home"
 _ON_A_PAGE = 1000
 _FRAME_PIXELS = 400
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """What pages say beside what is in the database."""
 
+    names: Mapping[str, str]
+    """For uids, names of their pages."""
     problems: Sequence[str] = ()
     """What is missing or damaged."""
     recording: frozenset[str] = frozenset()
@@ -92,7 +93,6 @@ class Pages:
         """Write all of them."""
         (self._folder / "runs").mkdir()
         lines = [self._line(summary) for summary in self._beamtime.summaries()]
-        _name_pages(lines)
         for number, line in enumerate(lines):
             progress("pages", number, len(lines))
             newer = lines[number - 1] if number else None
@@ -103,10 +103,10 @@ class Pages:
     def _line(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         status = summary["exit_status"] or "interrupted"
         recording = summary["uid"] in self._told.recording
-        number = summary["scan_id"]
         return {
             **summary,
-            "label": summary["uid"][:8] if number is None else str(number),
+            "label": run_label(summary),
+            "page": self._told.names[summary["uid"]],
             "began": _local_time(summary["time"]),
             "status": "recording" if recording else status,
             "style": "running" if recording else status,
@@ -126,8 +126,9 @@ class Pages:
         run = self._beamtime[line["uid"]]
         # Without anything to show there is none; what is damaged is told on the page.
         with suppress(BeamtimeError, ValueError, ArithmeticError):
-            line["thumbnail"] = self._write(
-                f"runs/{line['page']}_small.png", thumbnail_png(run)
+            small = thumbnail_png(run)
+            line["thumbnail"] = self._write_new(
+                f"runs/{line['page']}_small", ".png", small
             )
         stop = run.stop or {}
         names = sorted(run.stream_names, key=lambda name: name != "primary")
@@ -182,7 +183,7 @@ class Pages:
             except (BeamtimeError, OSError, ValueError, ArithmeticError) as error:
                 frame["error"] = str(error)
                 continue
-            words = safe_name(f"{name}_{frame['field']}")[:_LONGEST_NAME]
+            words = short_name(f"{name}_{frame['field']}")
             frame["picture"] = self._write_new(f"runs/{page}_{words}", ".png", png)
             frame["row"] = row
         return facts
@@ -248,23 +249,8 @@ class Pages:
     def _write(self, name: str, content: bytes) -> str:
         with (self._folder / name).open("xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         self._done(name)
         return name
-
-
-def _name_pages(lines: Sequence[dict[str, Any]]) -> None:
-    """Give each run a page whose name every file system takes, none twice."""
-    taken: set[str] = set()
-    for line in lines:
-        words = [line["label"], *([line["plan_name"]] if line["plan_name"] else [])]
-        stem = safe_name("_".join(words))[:_LONGEST_NAME]
-        name, number = stem, 2
-        while name.casefold() in taken:
-            name, number = f"{stem}_{number}", number + 1
-        taken.add(name.casefold())
-        line["page"] = name
 
 
 def _local_time(seconds: float | None) -> str:
