@@ -16,7 +16,7 @@ from bluesky_beamtime.sinks.texts import to_json
 
 Document = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SCALARS = (bool, int, float, str, np.generic, type(None))
+_SCALARS = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,11 @@ class _Stream:
     def of(cls, descriptor: Document) -> _Stream:
         name = descriptor.get("name", "")
         keys = descriptor["data_keys"]
-        objects = descriptor.get("object_keys") or {name: list(keys)}
+        objects = dict(descriptor.get("object_keys") or {})
+        claimed = {key for each in objects.values() for key in each}
+        # What no object claims is the stream's.
+        if rest := [key for key in keys if key not in claimed]:
+            objects[name] = [*objects.get(name, ()), *rest]
         return cls(name, keys, objects)
 
     def object_of(self, key: str) -> str:
@@ -257,7 +261,10 @@ class _Axes:
 
 
 def _value(value: Any) -> Any:
-    return cast("Any", value) if isinstance(value, _SCALARS) else to_json(value)
+    plain: Any = value
+    if isinstance(value, np.generic):
+        plain = cast("Any", value).item()
+    return plain if isinstance(plain, _SCALARS) else to_json(plain)
 
 
 def _text(value: Any) -> str | None:

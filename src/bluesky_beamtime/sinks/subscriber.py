@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
+import numpy as np
+
 from bluesky_beamtime.errors import ErrorContext, SinkError, SinkWriteError
 from bluesky_beamtime.sinks.base import BlockSink, ReadingSink, logger
 from bluesky_beamtime.sinks.from_documents import DocumentRecords
@@ -26,6 +28,8 @@ class SinkSubscriber:
     A sink that fails does not stop the plan. The failure is logged as an error, the
     records it did not take are kept in :attr:`failed`, later ones are tried as they
     come, and :meth:`close` raises. With ``on_error="raise"`` the next document raises.
+    What a sink has not written yet waits in memory, so that a slow one does not slow
+    the plan.
 
     Parameters
     ----------
@@ -80,6 +84,7 @@ class SinkSubscriber:
         self._run_of: dict[str, str] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._ending: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: asyncio.Queue[Any] | None = None
         self._opened = False
@@ -97,11 +102,12 @@ class SinkSubscriber:
         """Take a document of a RunEngine; returns at once, but at the end of a run."""
         if self._on_error == "raise" and self.error is not None:
             raise self.error
-        if self._thread is None:
-            if name != "start":
-                return
-            self._begin()
-        self._put((name, doc))
+        with self._lock:
+            if self._thread is None:
+                if name != "start":
+                    return
+                self._begin()
+            self._put((name, _kept(doc)))
         if name == "stop":
             self.wait(self._end_timeout)
 
@@ -119,37 +125,56 @@ class SinkSubscriber:
             Whether it is.
         """
         done = threading.Event()
-        if self._thread is None:
-            return True
-        self._put(done)
+        with self._lock:
+            if self._thread is None:
+                return True
+            self._put(done)
         if done.wait(timeout):
             return True
         logger.warning("sinks.subscriber.slow", extra={"target": self._target()})
         return False
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Write what is left, close the sink and end the thread.
 
-        The next run would begin anew, with the same sink.
+        The next run would begin anew, with the same sink. A run that is still going
+        on is given up, with a warning in the log.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for the sink; None for no limit.
 
         Raises
         ------
         SinkError
             Something was not written; ``error.records`` are those records.
+        SinkWriteError
+            The sink is not through in time. Its thread goes on; ``close`` again waits
+            for it again.
         """
-        thread = self._thread
-        if thread is not None:
-            self._put(None)
-            thread.join()
-            self._thread = None
+        with self._lock:
+            if self._thread is not None:
+                self._put(None)
+                self._thread, self._ending = None, self._thread
+        if self._ending is not None:
+            self._ending.join(timeout)
+            if self._ending.is_alive():
+                raise SinkWriteError(
+                    f"{self._target()} is not through after {timeout} s; what it has "
+                    "not written yet waits in memory. close() again waits for it again",
+                    context=ErrorContext("SinkSubscriber.close", self._target()),
+                )
+            self._ending = None
         error, self.error = self.error, None
         failed, self.failed = self.failed, []
         if isinstance(error, SinkError):
             error.records = failed
             raise error
         if error is not None:
+            said = str(error) or type(error).__name__
             raise SinkWriteError(
-                f"the sink failed: {error}; error.records are those it did not take",
+                f"the sink failed: {said}; error.records are those it did not take",
                 context=ErrorContext("SinkSubscriber", self._target()),
                 records=failed,
             ) from error
@@ -171,28 +196,30 @@ class SinkSubscriber:
     # --------------------------------------------------------------------- thread
 
     def _begin(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                return
-            ready = threading.Event()
-            thread = threading.Thread(
-                target=lambda: asyncio.run(self._work(ready)),
-                name="sink-subscriber",
-                daemon=True,
-            )
-            thread.start()
-            ready.wait()
-            self._thread = thread
+        ready = threading.Event()
+        before = self._ending
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._work(ready, before)),
+            name="sink-subscriber",
+            daemon=True,
+        )
+        self._thread.start()
+        ready.wait()
 
     def _put(self, item: Any) -> None:
         assert self._loop is not None
         assert self._queue is not None
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
-    async def _work(self, ready: threading.Event) -> None:
+    async def _work(
+        self, ready: threading.Event, before: threading.Thread | None
+    ) -> None:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._loop, self._queue = asyncio.get_running_loop(), queue
         ready.set()
+        if before is not None:
+            # It closes the sink, which is opened again here.
+            await asyncio.to_thread(before.join)
         more = True
         while more:
             items = [await queue.get()]
@@ -203,9 +230,14 @@ class SinkSubscriber:
         if self._opened:
             try:
                 await self._sink.close()
-            except Exception as error:
+            except BaseException as error:
                 self._note(error, [])
             self._opened = False
+        if self._runs:
+            extra = {"target": self._target(), "runs": list(self._runs)}
+            logger.warning("sinks.subscriber.closed_during_run", extra=extra)
+            self._runs.clear()
+            self._run_of.clear()
 
     async def _take(self, items: list[Any]) -> None:
         """Write the records of documents, those that came together as one batch."""
@@ -222,7 +254,7 @@ class SinkSubscriber:
                             readings.append(record)
                         else:
                             await self._write_block(record)
-                except Exception as error:
+                except BaseException as error:
                     # A document that cannot be understood, a file that is away.
                     self._note(error, [])
         await self._write(readings)
@@ -264,18 +296,26 @@ class SinkSubscriber:
             try:
                 await self._open()
                 await self._sink.write_many(readings)
-            except Exception as error:
+            except BaseException as error:
                 self._note(error, readings)
 
     async def _write_block(self, block: DaqBlock) -> None:
         try:
             await self._open()
             await self._sink.write(block)
-        except Exception as error:
+        except BaseException as error:
             self._note(error, [block])
 
-    def _note(self, error: Exception, records: list[Any]) -> None:
+    def _note(self, error: BaseException, records: list[Any]) -> None:
+        # Whatever it is: nobody else hears of it, and the thread has to go on.
         self.failed += records
+        if not isinstance(error, Exception):
+            cause = error
+            error = SinkWriteError(
+                f"the sink was ended by {type(cause).__name__}",
+                context=ErrorContext("SinkSubscriber", self._target()),
+            )
+            error.__cause__ = cause
         self.error = self.error or error
         logger.error(
             "sinks.subscriber.failed",
@@ -287,3 +327,22 @@ class SinkSubscriber:
 def _holds_both(sink: Any) -> bool:
     """Return whether readings and blocks have places of their own in a sink."""
     return bool(getattr(sink, "holds_both", True))
+
+
+def _kept(doc: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a document whose arrays stay as they are: devices may use theirs again."""
+    data = doc.get("data")
+    if not isinstance(data, Mapping):
+        return doc
+    values = cast("Mapping[str, Any]", data)
+    if not any(isinstance(value, np.ndarray) for value in values.values()):
+        return doc
+    return {
+        **doc,
+        "data": {
+            key: np.array(cast("Any", value))
+            if isinstance(value, np.ndarray)
+            else value
+            for key, value in values.items()
+        },
+    }

@@ -40,7 +40,9 @@ def _tagged(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_tagged(item) for item in cast("Sequence[Any]", value)]
     tolist = getattr(value, "tolist", None)
-    return _tagged(tolist()) if callable(tolist) else value
+    plain = tolist() if callable(tolist) else value
+    # Extended precision has no number of Python's that it could become.
+    return value if type(plain) is type(value) else _tagged(plain)
 
 
 def _tagged_key(key: str) -> str:
