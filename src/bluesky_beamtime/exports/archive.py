@@ -17,7 +17,7 @@ from bluesky_beamtime.exports.archive_session import ArchiveSession
 from bluesky_beamtime.exports.archive_state import ArchiveState, Entry, Identity
 from bluesky_beamtime.exports.belongings import Belongings, gather
 from bluesky_beamtime.exports.far_end import FarEnd, unreachable
-from bluesky_beamtime.storage.backends import StorageBackend
+from bluesky_beamtime.storage.backends import LocalBackend, StorageBackend
 from bluesky_beamtime.storage.remote_array import Retry
 
 
@@ -104,6 +104,8 @@ def archive(
             session = ArchiveSession(far, identity, entries, absent)
             copy = ArchiveCopy(far, belongings, session, progress)
             with unreachable(far.url):
+                if isinstance(backend, LocalBackend) and state and not dry_run:
+                    backend.sweep()
                 there = copy.list_there() if state else copy.refuse_others()
             bringer = Bringer(far, session, there, dry_run=dry_run, thorough=thorough)
             report = copy.run(bringer, threads, dry_run=dry_run)

@@ -138,7 +138,8 @@ class _Restore:
         self._place = place
         self._progress = progress
         self._partial = place.with_name(f".{place.name}.restoring")
-        self._near = FarEnd(LocalBackend(self._partial), Retry(attempts=1))
+        self._folder = LocalBackend(self._partial)
+        self._near = FarEnd(self._folder, Retry(attempts=1))
         self._counter = Counter()
         self._wrong: dict[str, str] = {}
         self._size = self._resumed = 0
@@ -176,6 +177,7 @@ class _Restore:
 
     def _remove_others(self) -> None:
         """Remove what an earlier restore has left that is no part of this one."""
+        self._folder.sweep()
         for name in self._near.names(""):
             if name not in self._listing.hashes and name != FolderLock.NAME:
                 self._near.delete(name)

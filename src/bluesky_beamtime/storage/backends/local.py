@@ -39,6 +39,7 @@ from bluesky_beamtime.storage.backends.local_files import (
     link_error,
     read_range,
     refuse_link,
+    sweep,
     write_all,
 )
 from bluesky_beamtime.storage.backends.protocol import BytesLike
@@ -245,6 +246,19 @@ class LocalBackend(Backend):
         prefix = self._prefix(prefix)
         with self._errors("make", prefix), self._folder(_parts(prefix), make=True):
             pass
+
+    def sweep(self) -> None:
+        """Remove what processes left that were killed while they wrote a value.
+
+        It is hidden from listings, and takes space. What live ones are writing stays.
+        """
+        self._check_open()
+        with (
+            suppress(KeyNotFoundError),
+            self._errors("read", ""),
+            self._folder([]) as root,
+        ):
+            sweep(root)
 
     # ------------------------------------------------------------------- helpers
 

@@ -69,6 +69,23 @@ def empty(folder: int) -> None:
                 os.unlink(name, dir_fd=folder)
 
 
+def sweep(folder: int) -> None:
+    """Remove below a folder what processes left that were killed while they wrote."""
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if name.startswith(TEMPORARY_PREFIX):
+                if not _is_held(name, folder):
+                    os.unlink(name, dir_fd=folder)
+            elif stat.S_ISDIR(
+                os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            ):
+                below = os.open(name, OPEN_FOLDER, dir_fd=folder)
+                try:
+                    sweep(below)
+                finally:
+                    os.close(below)
+
+
 def hold(fd: int) -> None:
     """Show that a value is being written, for as long as its file is open."""
     with suppress(OSError):
