@@ -23,6 +23,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 24, 40
 _MOST_MARKERS = 120
 # More points than pixels: of each group the lowest and the highest is drawn.
 _GROUPS = 400
+_TINY = 1e-290
 
 PLOT_STYLE = (
     ".plot text{font:11px system-ui,sans-serif;fill:#55606e;stroke:none}"
@@ -171,9 +172,9 @@ def draw_map(
         f'style="image-rendering:pixelated" href="data:image/png;base64,{picture}"/>'
     )
     finite = grid[np.isfinite(grid)]
-    span = f", {_number(finite.min())} to {_number(finite.max())}"
+    span = f", {finite.min():.4g} to {finite.max():.4g}" if finite.size else ""
     inside = image + _ticks(across, up, lines=False)
-    return _drawing(inside, f"{title}{span}" if finite.size else title, *labels)
+    return _drawing(inside, f"{title}{span}", *labels)
 
 
 def _drawing(inside: str, title: str, x_label: str, y_label: str = "") -> str:
@@ -235,7 +236,10 @@ class _Axis:
             self.low, self.high = self.low / 4, self.high / 4
         self._begin, self._end = begin, end
         span = self.high - self.low
-        pad = 0.04 * span if span > abs(self.high) * 1e-12 else abs(self.high) or 1.0
+        size = max(abs(self.low), abs(self.high))
+        # One value alone, or several that pixels cannot tell apart.
+        alone = size if size > _TINY else 1.0
+        pad = 0.04 * span if span > max(size * 1e-12, _TINY) else alone
         self._pad = pad
         self.low, self.high = self.low - pad, self.high + pad
 
@@ -261,10 +265,9 @@ class _Axis:
         return list(zip(texts, places, strict=True))
 
 
-def _number(value: float, step: float | None = None) -> str:
+def _number(value: float, step: float) -> str:
     """Return a number with the digits that tell it from one a step away."""
     size = abs(value)
-    step = size / 1000 if step is None else step
     if not size:
         return "0"
     if 1e-4 <= size < 1e6 and step >= 1e-6:

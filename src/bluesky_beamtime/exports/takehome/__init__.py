@@ -1,5 +1,4 @@
 """A beamtime to take home: one folder that opens without this package."""
 
-from .manifest import MANIFEST as MANIFEST
 from .taking import TakenHome as TakenHome
 from .taking import take_home as take_home

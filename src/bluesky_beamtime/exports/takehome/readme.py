@@ -15,7 +15,7 @@ from bluesky_beamtime.beamtime import Beamtime
 from bluesky_beamtime.database import Run
 from bluesky_beamtime.database.external import stored_arrays
 from bluesky_beamtime.errors import BeamtimeError
-from bluesky_beamtime.exports.takehome.manifest import MANIFEST
+from bluesky_beamtime.exports.manifest import MANIFEST_FILE
 from bluesky_beamtime.storage import from_uri
 
 README = "README.txt"
@@ -64,16 +64,16 @@ def _lines(facts: Facts) -> Iterator[str]:
         f"{stem}_outside/": "files that lay outside of the beamtime's folder",
         f"{stem}.journal.jsonl": "documents that are not in the database",
         "exports/": "runs in the formats of other programs",
-        MANIFEST: "the SHA-256 of every file",
+        MANIFEST_FILE: "the SHA-256 of every file",
     }
     for name, what in contents.items():
-        if name == MANIFEST or (path.parent / name.partition(",")[0]).exists():
+        if name == MANIFEST_FILE or (path.parent / name.partition(",")[0]).exists():
             yield f"    {_plain(name)}  {what}"
     yield ""
     yield "Places in the database are relative to its folder: the folder can be moved"
     yield "and renamed as a whole. Whether all files are as they were copied, says"
     yield ""
-    yield from _block("sh", f"sha256sum -c --quiet {MANIFEST}")
+    yield from _block("sh", f"sha256sum -c --quiet {MANIFEST_FILE}")
     if facts.problems:
         yield "## What is missing or damaged"
         yield ""

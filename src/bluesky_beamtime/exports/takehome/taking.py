@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bluesky_beamtime.database import Run
 from bluesky_beamtime.errors import BeamtimeError, ExportError
+from bluesky_beamtime.exports.manifest import MANIFEST_FILE
 from bluesky_beamtime.exports.placing import Placing
 from bluesky_beamtime.exports.staging import Staging, clear_dead
 from bluesky_beamtime.exports.takehome.building import Building, Content
 from bluesky_beamtime.exports.takehome.copying import Progress, refused
 from bluesky_beamtime.exports.takehome.exporting import find_formats
-from bluesky_beamtime.exports.takehome.manifest import MANIFEST
 from bluesky_beamtime.exports.takehome.pages import templates
 from bluesky_beamtime.exports.takehome.readme import README
 
@@ -150,7 +150,7 @@ def _check_place(target: Path, source: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise _there_already(target)
-    if not ((target / MANIFEST).is_file() and (target / README).is_file()):
+    if not ((target / MANIFEST_FILE).is_file() and (target / README).is_file()):
         raise ExportError(
             f"{str(target)!r} was not made by taking a beamtime home, and is left as "
             "it is; choose another name",
