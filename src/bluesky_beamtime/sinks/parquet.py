@@ -28,9 +28,11 @@ _COMPRESSIONS = ("none", "snappy", "gzip", "brotli", "lz4", "zstd")
 class ParquetSink(ThreadedSink):
     """Writes readings, or the samples of blocks, to a Parquet file.
 
-    A Parquet file cannot be read before it is finished. So each call writes a small
-    finished file of its own, ``<stem>.part-NNNNN.parquet`` beside ``path``, and
-    ``close`` puts them together into one file at ``path``. When :meth:`write` or
+    A Parquet file cannot be read before it is finished. So each call writes into small
+    finished files, ``<stem>.part-NNNNN.parquet`` beside ``path``, and ``close`` puts
+    them together into one file at ``path``. A block has a part of its own. Readings go
+    on in the last part, which a longer one replaces at once or not at all, until it has
+    1000 rows, its columns change or :meth:`flush` was called. When :meth:`write` or
     :meth:`write_many` returns, its rows survive ``kill -9`` and can be read by anybody;
     after :meth:`flush` or :meth:`close` they survive a power cut. What a killed process
     left is taken up by ``append=True``; ``close`` then makes one file of it.

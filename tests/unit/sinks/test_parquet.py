@@ -148,6 +148,66 @@ async def test_D_36_every_finished_write_can_be_read_at_once(tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) == 1
 
 
+async def test_D_35_few_readings_go_on_in_the_last_part(tmp_path: Path) -> None:
+    """D-35, D-36: a call for each reading does not make a file for each."""
+
+    def parts() -> list[tuple[str, list[int]]]:
+        found = sorted(tmp_path.glob("x.part-*.parquet"))
+        return [(path.name[7:12], values(path, "n")) for path in found]
+
+    whole = list(range(400)), list(range(400, 800)), list(range(800, 1200))
+    async with ParquetSink(tmp_path / "x.parquet") as sink:
+        for numbers in whole:
+            await sink.write_many([reading(n) for n in numbers])
+            # At every moment each row is there once.
+            there = [n for _, rows in parts() for n in rows]
+            assert there == list(range(numbers[-1] + 1))
+        assert [len(rows) for _, rows in parts()] == [1200]
+        await sink.write_many([reading(1200)])
+        await sink.write_many([reading(1201)])
+        await sink.write_many([reading(1202, new="text")])
+        await sink.write_many([reading(1203, new="text")])
+        assert parts()[1:] == [("00002", [1200, 1201]), ("00003", [1202, 1203])]
+        before = [path.stat().st_ino for path in sink.parts]
+        await sink.flush()
+        await sink.write_many([reading(1204, new="text")])
+        # What was on the device was not touched.
+        assert [path.stat().st_ino for path in sink.parts][:3] == before
+        assert parts()[3:] == [("00004", [1204])]
+        # As if it were killed now, and taken up.
+        kept = {path: path.read_bytes() for path in sink.parts}
+    assert values(sink.path, "n") == list(range(1205))
+    assert list(tmp_path.iterdir()) == [sink.path]
+    sink.path.unlink()
+    for path, content in kept.items():
+        path.write_bytes(content)
+    async with ParquetSink(sink.path, append=True) as sink:
+        await sink.write_many([reading(1205)])
+        assert parts()[4:] == [("00005", [1205])]
+    assert values(sink.path, "n") == list(range(1206))
+
+
+async def test_D_35_a_part_that_cannot_go_on_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D-36: a full disk while it is written anew; nothing is lost, or there twice."""
+    async with ParquetSink(tmp_path / "x.parquet") as sink:
+        await sink.write_many([reading(1)])
+
+        def full(table: Any, path: Path, **options: Any) -> None:
+            path.write_bytes(b"PAR1 half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(pq, "write_table", full)
+        with pytest.raises(SinkWriteError, match="No space"):
+            await sink.write_many([reading(2)])
+        monkeypatch.undo()
+        assert [values(path, "n") for path in sink.parts] == [[1]]
+        await sink.write_many([reading(3)])
+        assert [values(path, "n") for path in sink.parts] == [[1, 3]]
+    assert values(sink.path, "n") == [1, 3]
+
+
 async def test_D_36_killed_between_one_file_and_no_parts_leaves_nothing_twice(
     tmp_path: Path,
 ) -> None:
