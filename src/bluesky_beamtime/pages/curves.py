@@ -28,7 +28,7 @@ _TINY = 1e-290
 PLOT_STYLE = (
     ".plot text{font:11px system-ui,sans-serif;fill:#55606e;stroke:none}"
     ".plot .title{fill:#1d2430;font-size:12px;font-weight:600}"
-    ".plot .grid{stroke:#8883;fill:none}.plot .frame{stroke:#8889;fill:none}"
+    ".plot .grid{stroke:#8883;fill:none}.plot .edge{stroke:#8889;fill:none}"
     ".plot .curve{stroke:#0b6bcb;fill:none;stroke-width:1.4;stroke-linejoin:round}"
     ".plot .mark{fill:#0b6bcb}"
     "@media(prefers-color-scheme:dark){.plot text{fill:#a3adba}"
@@ -223,7 +223,7 @@ def _ticks(across: _Axis, up: _Axis, *, lines: bool = True) -> str:
             f'<path class="grid" d="M{_LEFT} {place}H{right if lines else _LEFT}"/>'
             f'<text x="{_LEFT - 5}" y="{place + 4}" text-anchor="end">{value}</text>'
         )
-    frame = f'<path class="frame" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>'
+    frame = f'<path class="edge" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>'
     return "".join(parts) + frame
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import BeamtimeError, DocumentError, RunNotFoundError
+from bluesky_beamtime.pages.readable import read_readable
 
 # Percentiles that become black and white: hot pixels and beam stops do not count.
 _DARKEST, _BRIGHTEST = 1.0, 99.7
@@ -125,7 +126,7 @@ def thumbnail_png(run: Run) -> bytes:
     """
     for stream in sorted(run.streams.values(), key=lambda s: s.name != "primary"):
         try:
-            dataset = stream.read(chunks=None)
+            dataset, _ = read_readable(stream)
         except BeamtimeError:
             continue
         numbers = [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from typing import Any
 
 from bluesky_beamtime.database.streams import Stream
-from bluesky_beamtime.errors import BeamtimeError, BeamtimeWarning
+from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.pages.curves import scan_axis
+from bluesky_beamtime.pages.readable import read_readable
 
 _MOST_CURVES = 12
 _MOST_ROWS = 200
@@ -31,14 +31,12 @@ def stream_facts(stream: Stream) -> dict[str, Any]:
         "curves": [],
         "frames": [],
     }
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", BeamtimeWarning)
-        try:
-            dataset: Any = stream.read(chunks=None)
-            axis = scan_axis(stream)
-        except BeamtimeError as error:
-            return facts | {"error": str(error)}
-    facts["error"] = "; ".join(str(warning.message) for warning in told)
+    try:
+        dataset, faults = read_readable(stream)
+        axis = scan_axis(stream)
+    except BeamtimeError as error:
+        return facts | {"error": str(error)}
+    facts["error"] = "; ".join(f"{key}: {fault}" for key, fault in faults.items())
     motors = [m for m in stream.run.start.get("motors") or () if m in dataset]
     numbers: dict[str, Any] = {
         str(name): variable

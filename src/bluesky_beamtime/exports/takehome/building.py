@@ -99,7 +99,8 @@ class Building:
         database = self._home / self._source.name
         self._check(database)
         with Beamtime(database, mode="r") as beamtime:
-            names = run_names(beamtime.summaries())
+            # The oldest first: a name stays when there are more runs.
+            names = run_names(reversed(beamtime.summaries()))
             exports = Exports(self._home, self._formats, names, self._manifest)
             exported = exports.write(beamtime, self._progress)
             self._problems += exports.problems
