@@ -159,7 +159,7 @@ async def test_without_a_stamp_frames_are_numbered_and_timed(tmp_path: Path) -> 
 
 
 async def test_stamps_are_bounded_in_memory_and_all_there(tmp_path: Path) -> None:
-    from bluesky_beamtime.devices.data_provider import STAMP_BLOCK
+    from bluesky_beamtime.devices.frame_rows import STAMP_BLOCK
 
     provider = provider_for(tmp_path, shape=())
     reception = Reception(provider, 0)
