@@ -177,7 +177,10 @@ class Google(Protocol):
         self.answer(200, reply.encode())
 
     def do_DELETE(self) -> None:
-        self.answer(204 if self.remove(self.parse()[0]) else 404)
+        key, query, _ = self.parse()
+        # An upload that is given up leaves the object as it was.
+        there = "uploadId" in query or self.remove(key)
+        self.answer(204 if there else 404)
 
 
 class Azure(Protocol):
