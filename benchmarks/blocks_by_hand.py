@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from readings_by_hand import Work, sync
 
 from bluesky_beamtime.sinks import DaqBlock
+from bluesky_beamtime.sinks.raw_counts import file_header
 
 SAMPLES = (
     *("device", "task", "channel", "block_index", "sample_index", "t_mono_ns"),
@@ -152,13 +154,14 @@ def bare_asyncpg_blocks(blocks: list[DaqBlock], url: str) -> Work:
 
 
 def bare_file(blocks: list[DaqBlock]) -> Work:
-    """Write the chunks of a raw file, without a checksum."""
+    """Write the same bytes, chunk after chunk, each with the operating system."""
 
     async def work(folder: Path) -> None:
         with open(folder / "x.raw", "wb") as file:
+            text = orjson.dumps(file_header(blocks[0], blocks[0].raw_codes, {}))
+            file.write(struct.pack("<I", len(text)) + text)
             for number, block in enumerate(blocks):
-                codes = block.raw_codes
-                assert codes is not None
+                codes = np.ascontiguousarray(block.raw_codes)
                 header = {
                     "seq": number,
                     "event_kind": "buffer_done",
@@ -168,10 +171,11 @@ def bare_file(blocks: list[DaqBlock]) -> Work:
                     "t_mono_ns": block.t_mono_ns,
                     "t_utc": block.t_utc,
                     "flags": [],
+                    "crc32c": google_crc32c.value(codes),
                 }
                 text = orjson.dumps(header)
                 file.write(struct.pack("<I", len(text)) + text)
-                file.write(np.ascontiguousarray(codes))
+                file.write(codes)
                 file.flush()
         sync(folder / "x.raw")
 

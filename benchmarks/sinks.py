@@ -5,9 +5,9 @@ with the library alone (`readings_by_hand.py`, `blocks_by_hand.py`): the same re
 the same columns, the same values in the file, one write, commit or row group for each
 batch, the same syncs at the end. They take turns, and the ratio of each round is taken,
 so that a slow moment of the machine hits both. The bare Parquet writer has no parts: it
-loses the whole file when it is killed. The raw file by hand has no checksums. Beside
-``pipe`` stands a bare loop without a timer, which loses what waits when a stream fails;
-no ratio is asked for there, since that is what one record costs, not what a sink does.
+loses the whole file when it is killed. Beside ``pipe`` stands a bare loop without a
+timer, which loses what waits when a stream fails; no ratio is asked for there, since
+that is what one record costs, not what a sink does.
 
     python benchmarks/sinks.py [--quick] [--rounds 7] [--readings 50000] [--batch 500]
 

@@ -160,17 +160,16 @@ class AppendFile:
         OSError
             The disk refused; what was written of it is cut off again.
         """
-        views = [memoryview(part).cast("B") for part in parts if len(part)]
-        done = 0
+        left, done = [part for part in parts if len(part)], 0
         try:
-            while views:
+            while left:
                 # A call may take less than it was given.
-                taken = os.writev(self._file.fileno(), views)
+                taken = os.writev(self._file.fileno(), left)
                 done += taken
-                while views and taken >= len(views[0]):
-                    taken -= len(views.pop(0))
+                while left and taken >= len(left[0]):
+                    taken -= len(left.pop(0))
                 if taken:
-                    views[0] = views[0][taken:]
+                    left[0] = memoryview(left[0])[taken:]
         except BaseException:
             self._file.truncate(self.size)
             self._file.seek(self.size)

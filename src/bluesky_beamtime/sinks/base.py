@@ -299,20 +299,23 @@ class ThreadedSink:
                 exc_info=error,
             )
 
+    def _context(self, operation: str) -> ErrorContext:
+        return ErrorContext(f"{type(self).__name__}.{operation}", self.target)
+
     def _explain(
         self, operation: str, function: Callable[[], _T], records: Sequence[Any]
     ) -> _T:
         """Call a function; what it raises is of the tree, and carries the records."""
-        context = ErrorContext(f"{type(self).__name__}.{operation}", self.target)
         try:
             return function()
         except SinkError as error:
-            error.context = context
+            error.context = self._context(operation)
             error.records = error.records or list(records)
             raise
         except MemoryError:
             raise
         except Exception as error:
+            context = self._context(operation)
             raise SinkWriteError(
                 f"{context.operation} failed for {self.target}: {error}. "
                 + ("Nothing of this batch was written; " if records else "")

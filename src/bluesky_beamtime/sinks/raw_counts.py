@@ -22,6 +22,7 @@ import os
 import struct
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -231,9 +232,9 @@ def _check_fits(
 
 def _chunk(seq: int, block: DaqBlock, codes: NDArray[Any]) -> list[bytes | memoryview]:
     valid = block.samples_per_channel
-    little = codes[:, :valid].astype(codes.dtype.newbyteorder("<"), copy=False)
+    dtype = codes.dtype.newbyteorder("<")
     # The bytes as they lie there: the file takes them without a copy.
-    payload = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+    payload = np.ascontiguousarray(codes[:, :valid], dtype).reshape(-1).view(np.uint8)
     flags: list[str] = []
     if block.error is not None:
         flags.append("overrun_marker" if _is_overrun(block.error) else "error")
@@ -246,7 +247,8 @@ def _chunk(seq: int, block: DaqBlock, codes: NDArray[Any]) -> list[bytes | memor
         "valid_samples": valid,
         "buffer_capacity": int(codes.shape[1]),
         "t_mono_ns": block.t_mono_ns,
-        "t_utc": block.t_utc.isoformat(),
+        # In UTC, as all times of blocks are: written as `isoformat` would.
+        "t_utc": block.t_utc,
         "flags": flags,
         "crc32c": checksum(payload),
     }
@@ -260,7 +262,7 @@ def _json(header: Mapping[str, Any]) -> bytes:
         return orjson.dumps(header)
     except TypeError:
         # A number of more than 64 bits, or text that UTF-8 has no bytes for.
-        return json.dumps(header).encode()
+        return json.dumps(header, default=datetime.isoformat).encode()
 
 
 def _is_overrun(error: BaseException) -> bool:
