@@ -179,11 +179,11 @@ class ScanBuffer:
         StoreWriteError
             The disk refused.
         """
-        known = {number: axis.dtype for number, axis in enumerate(self.axes)}
+        known = [axis.dtype for axis in self.axes]
         try:
             for number, axis in enumerate(axes):
                 name = f"axis_{number}"
-                if known.get(number) != axis.dtype:
+                if number >= len(known) or known[number] != axis.dtype:
                     self.group.create_array(name, data=axis, overwrite=True)
                 elif not np.array_equal(self.axes[number], axis, equal_nan=True):
                     # One chunk, which is replaced at once: a reader sees all or none.
