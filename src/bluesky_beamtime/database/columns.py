@@ -155,7 +155,9 @@ def _as_declared(values: NDArray[Any], data_key: Mapping[str, Any]) -> NDArray[A
 
 def _texts(values: Sequence[Any], count: int) -> NDArray[Any]:
     longest = max((len(value) for value in values if isinstance(value, str)), default=0)
-    if count < len(values) or longest > _LONGEST_TEXT:
+    # NumPy takes zeros at the end of a text for filling.
+    ended = any(value[-1:] == "\0" for value in values if isinstance(value, str))
+    if count < len(values) or longest > _LONGEST_TEXT or ended:
         return _objects(values, None)
     return np.array(values, np.str_)
 

@@ -2,9 +2,9 @@
 
 from .archive import archive as archive
 from .archive_report import ArchiveReport as ArchiveReport
-from .content import Field as Field
 from .content import RunContent as RunContent
-from .content import StreamContent as StreamContent
+from .fields import Field as Field
+from .fields import StreamContent as StreamContent
 from .files import ExportFiles as ExportFiles
 from .format import ExportFormat as ExportFormat
 from .proving import Proof as Proof

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database import encode
+from bluesky_beamtime.errors import ExportError
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
@@ -31,7 +32,9 @@ def write_msgpack(content: RunContent, files: ExportFiles) -> None:
     """Write the documents of a run as suitcase-msgpack does, arrays included."""
     # Any: its types are incomplete.
     library: Any = import_module("msgpack")
-    packer = library.Packer(default=_packable, use_bin_type=True)
+    packer = library.Packer(
+        default=_packable, use_bin_type=True, unicode_errors="backslashreplace"
+    )
     with files.single().open("wb") as file:
         for number, (name, document) in enumerate(content.run.documents(), 1):
             file.write(packer.pack([name, document]))
@@ -54,7 +57,7 @@ def _packable(value: Any) -> Any:
         return cast("Any", value).item()
     if isinstance(value, complex):
         return {b"complex": True, b"data": repr(value)}
-    raise TypeError(f"msgpack has no type for {value!r:.80}; jsonl has")
+    raise ExportError(f"msgpack has no type for {value!r:.80}; jsonl has")
 
 
 jsonl = ExportFormat("jsonl", "jsonl", write_jsonl)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bluesky_beamtime.exports.content import RunContent, StreamContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.hdf5_fields import add_field, describe, plain
@@ -35,13 +36,13 @@ def write_hdf5(content: RunContent, files: ExportFiles) -> None:
             }
             _document(root, "sample", described | run.sample.extra)
         names = unique_names(content.streams, level_name)
-        for name, stream in content.streams.items():
-            below = root.require_group(f"streams/{names[name]}")
+        for number, stream in enumerate(content.streams.values()):
+            below = root.require_group(f"streams/{names[stream.name]}")
+            describe(below, {"name": stream.name, "number": number})
             _write_stream(below, stream, files)
 
 
 def _write_stream(group: Any, stream: StreamContent, files: ExportFiles) -> None:
-    group.attrs["name"] = stream.name
     group["time"] = stream.times
     describe(group["time"], {"units": "s"})
     group["seq_num"] = stream.seq_nums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +12,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.database import encode
 from bluesky_beamtime.database.rowframes import RowFrames
 from bluesky_beamtime.errors import ExportError
-from bluesky_beamtime.exports.content import Field
+from bluesky_beamtime.exports.fields import Field
 from bluesky_beamtime.exports.files import ExportFiles
-from bluesky_beamtime.exports.names import plain_text
+from bluesky_beamtime.exports.texts import json_text, plain_text
 
 
 def add_field(
@@ -72,7 +72,7 @@ def _add_texts(group: Any, name: str, values: NDArray[Any]) -> Any:
         flat: list[Any] = values.reshape(-1).tolist()
         texts = np.array([_text(text) for text in flat], object).reshape(values.shape)
     else:
-        texts = np.array([_text(encode(row)) for row in rows], object)
+        texts = np.array([_text(json_text(row)) for row in rows], object)
     kind: Any = h5py.string_dtype()
     dataset = group.create_dataset(name, texts.shape, kind)
     if texts.size:
@@ -101,7 +101,13 @@ def plain(value: Any) -> Any:
         array: NDArray[Any] = np.asarray(cast("Any", value))
         if array.dtype.kind in "biufc":
             return array
-    return _text(encode(value))
+    return _text(json_text(value))
+
+
+def plain_texts(texts: Iterable[str]) -> NDArray[Any]:
+    """Return texts as a dataset has them, none of them included."""
+    h5py: Any = import_module("h5py")
+    return np.array([_text(text) for text in texts], h5py.string_dtype())
 
 
 def _text(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.database import encode
-from bluesky_beamtime.exports.content import BLOCK_BYTES, Field, StreamContent
-from bluesky_beamtime.exports.names import level_name, plain_text, unique_names
+from bluesky_beamtime.exports.fields import BLOCK_BYTES, Field, StreamContent
+from bluesky_beamtime.exports.names import level_name, unique_names
+from bluesky_beamtime.exports.texts import cell_text, json_text, plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _attribute(value: Any) -> Any:
     fits = isinstance(value, int) and -(2**63) <= value < 2**63
     if fits or isinstance(value, (bool, float)):
         return value
-    return encode(value)
+    return json_text(value)
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:
@@ -148,7 +148,7 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind not in "OU":
         return values
     rows: list[Any] = values.reshape(-1).tolist()
-    texts = [plain_text(v) if isinstance(v, str) else encode(v) for v in rows]
+    texts = [cell_text(value) for value in rows]
     found = np.empty(len(texts), object)
     found[:] = texts
     return found.reshape(values.shape)

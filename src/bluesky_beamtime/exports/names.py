@@ -60,8 +60,3 @@ def unique_names(
         used.add(free.casefold())
         found[name] = free
     return found
-
-
-def plain_text(text: str) -> str:
-    """Return text that can be UTF-8: half of a surrogate pair is written as such."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

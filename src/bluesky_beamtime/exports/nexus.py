@@ -12,10 +12,16 @@ import numpy as np
 
 from bluesky_beamtime._version import __version__
 from bluesky_beamtime.database import encode
-from bluesky_beamtime.exports.content import Field, RunContent, StreamContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
-from bluesky_beamtime.exports.hdf5_fields import add_field, describe, plain
+from bluesky_beamtime.exports.hdf5_fields import (
+    add_field,
+    describe,
+    plain,
+    plain_texts,
+)
 from bluesky_beamtime.exports.hdf5_file import create_hdf5
 from bluesky_beamtime.exports.names import nexus_name
 
@@ -137,7 +143,9 @@ class _Entry:
             _text(group, "stop", encode(self._run.stop))
         for name, stream in self._content.streams.items():
             text = encode(stream.stream.descriptors)
-            _text(group, _unused(group, f"{name}_descriptors"), text)
+            _text(group, _unused(group, nexus_name(f"{name}_descriptors")), text)
+        # In their order, which groups of HDF5 do not have.
+        group["streams"] = plain_texts(self._content.streams)
 
     # ------------------------------------------------------------------- the devices
 
@@ -154,8 +162,8 @@ class _Entry:
                 name = f"{name}_{nexus_name(stream.name)}"
             name = _unused(instrument, name)
             group = _group(instrument, name, self._class_of(device, fields))
-            group.attrs["bluesky_name"] = device
-            group.attrs["stream"] = stream.name
+            group.attrs["bluesky_name"] = plain(device)
+            group.attrs["stream"] = plain(stream.name)
             _text(group, "local_name", device)
             for field in fields:
                 self._write_field(group, field, stream)
@@ -177,8 +185,8 @@ class _Entry:
     def _write_field(self, group: Any, field: Field, stream: StreamContent) -> None:
         name = _unused(group, nexus_name(field.key))
         dataset = add_field(group, name, field, self._files, self._links)
-        dataset.attrs["bluesky_name"] = field.key
-        dataset.attrs["long_name"] = (
+        dataset.attrs["bluesky_name"] = plain(field.key)
+        dataset.attrs["long_name"] = plain(
             field.key if field.units is None else f"{field.key} ({field.units})"
         )
         dataset.attrs["target"] = dataset.name
@@ -255,7 +263,8 @@ class _Entry:
                 group.attrs["auxiliary_signals"] = shown[1:]
             known = [names[key] for key in axes if key in names]
             self._set_axes(group, known, ())
-        group.attrs["title"] = f"{self._run.label}, {stream.name}"
+        group.attrs["title"] = plain(f"{self._run.label}, {stream.name}")
+        group.attrs["bluesky_name"] = plain(stream.name)
         return name
 
     def _write_images(
@@ -268,7 +277,7 @@ class _Entry:
         rows = np.searchsorted(stream.seq_nums, field.seq_nums)
         self._write_rows(group, stream.times[rows], field.seq_nums)
         group.attrs["signal"] = self._link(group, field)
-        group.attrs["title"] = f"{self._run.label}, {field.key}"
+        group.attrs["title"] = plain(f"{self._run.label}, {field.key}")
         along: list[str] = []
         for other in curves:
             mine = other.data_key.get("coordinate_of") == field.key

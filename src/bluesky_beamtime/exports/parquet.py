@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database import encode
-from bluesky_beamtime.exports.content import Field, RunContent, StreamContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
+from bluesky_beamtime.exports.texts import json_text, plain_text
 
 _GROUP_BYTES = 16 << 20
 _GROUP_ROWS = 1 << 16
@@ -112,8 +114,7 @@ class _Column:
         if self._type == pa.string():
             texts: Any = iter(values.tolist())
             cells = [next(texts) if known else None for known in here.tolist()]
-            if self._json:
-                cells = [None if c is None else encode(c) for c in cells]
+            cells = [None if cell is None else self._text(cell) for cell in cells]
             return pa.array(cells, pa.string())
         whole = np.zeros(
             (len(numbers), *field.shape[1:]), field.dtype.newbyteorder("=")
@@ -126,6 +127,9 @@ class _Column:
         mask = None if here.all() else pa.array(~here)
         lists = pa.FixedSizeListArray.from_arrays(flat, size, mask=mask)
         return pa.ExtensionArray.from_storage(self._type, lists)
+
+    def _text(self, value: Any) -> str:
+        return json_text(value) if self._json else plain_text(value)
 
 
 parquet = ExportFormat("parquet", "parquet", write_parquet)

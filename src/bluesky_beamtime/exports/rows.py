@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
 
-from bluesky_beamtime.database import encode
-from bluesky_beamtime.exports.content import Field, RunContent, StreamContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
+from bluesky_beamtime.exports.texts import json_text
 
 _ROWS = 1024
 
@@ -40,13 +41,24 @@ def column_names(stream: StreamContent, *, units: bool) -> list[str]:
     units
         Whether ``<key>_unit`` stands beside each field that has units.
     """
+    fields = table_fields(stream)
+    keys = {field.key for field in fields}
     names = ["seq_num", "time"]
-    for field in table_fields(stream):
-        taken = field.key in ("seq_num", "time")
-        names.append(f"{field.key}_value" if taken else field.key)
+    for field in fields:
+        if field.key in ("seq_num", "time"):
+            names.append(_free(f"{field.key}_value", keys))
+        else:
+            names.append(field.key)
     if units:
-        names += [f"{f.key}_unit" for f in table_fields(stream) if f.units is not None]
+        for field in fields:
+            if field.units is not None:
+                names.append(_free(f"{field.key}_unit", names))
     return names
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """Return a name that no other column has."""
+    return _free(f"{name}_", taken) if name in taken else name
 
 
 def table_rows(stream: StreamContent, *, units: bool) -> Iterator[list[Any]]:
@@ -76,4 +88,4 @@ def _cells(field: Field, numbers: Any) -> list[Any]:
 def _cell(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return encode(value)
+    return json_text(value)

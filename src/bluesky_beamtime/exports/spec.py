@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bluesky_beamtime.exports.content import Field, RunContent, StreamContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
+from bluesky_beamtime.exports.names import unique_names
 
 _ROWS = 1024
 
@@ -72,7 +74,8 @@ def _head(
     run = content.run
     began = run.time or 0.0
     date = datetime.fromtimestamp(began, UTC).strftime("%a %b %d %H:%M:%S %Y")
-    labels = [_label(field.key) for field in fields]
+    keys = [field.key for field in fields]
+    labels = list(unique_names(keys, _label, ("seq_num", "time")).values())
     columns = _ordered(content, stream, list(labels), ["seq_num", "time"])
     number = 1 if run.scan_id is None else run.scan_id
     lines = [

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bluesky_beamtime.database import encode
 from bluesky_beamtime.errors import ExportError
-from bluesky_beamtime.exports.content import Field, RunContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import Field
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from bluesky_beamtime.database import encode
 from bluesky_beamtime.errors import ExportError
-from bluesky_beamtime.exports.content import RunContent, StreamContent
+from bluesky_beamtime.exports.content import RunContent
+from bluesky_beamtime.exports.fields import StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.rows import column_names, table_rows, tabular
