@@ -107,10 +107,9 @@ class ScanBuffer:
         lock: FolderLock | None = None
         try:
             lock = FolderLock(place.workshop)
-            # Its types say nothing of what is stored.
-            group: Any = cast("Any", zarr).open_group(str(store), mode="w-")
-            group.create_array(
-                "data",
+            group: Any = cast("Any", zarr).open_group(str(store), mode="w")
+            _create_array(
+                store / "data",
                 shape=shape,
                 dtype=kind,
                 chunks=chunks_of(shape),
@@ -184,7 +183,7 @@ class ScanBuffer:
             for number, axis in enumerate(axes):
                 name = f"axis_{number}"
                 if number >= len(known) or known[number] != axis.dtype:
-                    self.group.create_array(name, data=axis, overwrite=True)
+                    _create_array(self.store / name, data=axis, overwrite=True)
                 elif not np.array_equal(self.axes[number], axis, equal_nan=True):
                     # One chunk, which is replaced at once: a reader sees all or none.
                     self.group[name][...] = axis
@@ -270,8 +269,8 @@ class ScanBuffer:
     def _coverage(self, rank: int) -> NDArray[np.bool_]:
         if self.mask is None:
             grid = self.shape[:rank]
-            self._mask_array = self.group.create_array(
-                "mask",
+            self._mask_array = _create_array(
+                self.store / "mask",
                 shape=grid,
                 dtype=bool,
                 chunks=tuple(min(n, 64) for n in grid),
@@ -284,6 +283,18 @@ class ScanBuffer:
         """Remove the buffer, and with it the reservation of its number."""
         self._unlock()
         remove_folder(self.place.workshop)
+
+
+def _create_array(path: Path, **options: Any) -> Any:
+    """Create an array of a group.
+
+    Asked for by its group, Zarr would try to create that too, with a hard link so as
+    not to replace it, which not every file system has.
+    """
+    import zarr
+
+    # Its types say nothing of what is stored.
+    return cast("Any", zarr).create_array(store=str(path), **options)
 
 
 def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:
