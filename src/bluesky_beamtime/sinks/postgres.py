@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -20,7 +21,12 @@ from bluesky_beamtime.sinks.base import logger
 from bluesky_beamtime.sinks.block_rows import block_values, summary_values
 from bluesky_beamtime.sinks.columns import SchemaPolicy
 from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS, SUMMARY_COLUMNS
-from bluesky_beamtime.sinks.postgres_config import PostgresConfig, cleaned, connect
+from bluesky_beamtime.sinks.postgres_config import (
+    PostgresConfig,
+    cleaned,
+    connect,
+    shown,
+)
 from bluesky_beamtime.sinks.postgres_tables import Change, PostgresTable, look
 from bluesky_beamtime.sinks.postgres_types import sample_type
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
@@ -79,8 +85,10 @@ class PostgresSink:
             )
         }
         self._pool: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
-        self._was_open = False
+        self._was_open = self._changed = False
         self._warned = False
         self._careful = False
         self._rows_written = 0
@@ -120,8 +128,11 @@ class PostgresSink:
         SinkSchemaError
             There are none of the tables, and ``create_tables`` is not set.
         """
-        if self._pool is not None:
-            return
+        async with self._opening:
+            if self._pool is None:
+                await self._open()
+
+    async def _open(self) -> None:
         try:
             driver: Any = import_module("asyncpg")
         except ImportError as error:
@@ -144,11 +155,14 @@ class PostgresSink:
                     f"{', '.join(table.name for table in tables)}; make them, or let "
                     "the sink do it with create_tables=True"
                 )
-        except Exception as error:
+        except BaseException as error:
             if pool is not None:
                 pool.terminate()
-            self._fail("open", error, [])
+            if isinstance(error, Exception):
+                self._fail("open", error, [])
+            raise
         self._pool, self._was_open = pool, True
+        self._loop, self._changed = asyncio.get_running_loop(), False
         logger.info("sinks.postgres.open", extra={"target": self.target})
 
     async def close(self) -> None:
@@ -158,6 +172,11 @@ class PostgresSink:
         """
         pool, self._pool = self._pool, None
         if pool is None:
+            return
+        if self._loop is not asyncio.get_running_loop():
+            # It may have ended; what was written is committed.
+            with suppress(Exception):
+                pool.terminate()
             return
         try:
             await asyncio.wait_for(pool.close(), self._config.connect_timeout_s)
@@ -237,6 +256,14 @@ class PostgresSink:
                 context=ErrorContext(f"PostgresSink.{operation}", self.target),
                 records=records,
             )
+        if self._loop is not asyncio.get_running_loop():
+            raise SinkStateError(
+                f"PostgresSink: {operation} called in another event loop than open(), "
+                "which its connections belong to; nothing was written. close() it, and "
+                "open() it here",
+                context=ErrorContext(f"PostgresSink.{operation}", self.target),
+                records=records,
+            )
 
     async def _write(
         self, operation: str, batches: list[tuple[str, Batch]], records: list[Any]
@@ -257,6 +284,8 @@ class PostgresSink:
                     await self._insert(batches)
             except BaseException as error:
                 self._restore(before)
+                # Perhaps others have changed the tables.
+                self._changed = True
                 if isinstance(error, Exception):
                     self._fail(operation, error, records)
                 raise
@@ -264,6 +293,10 @@ class PostgresSink:
 
     async def _insert(self, batches: list[tuple[str, Batch]]) -> None:
         async with self._pool.acquire() as connection:
+            if self._changed:
+                tables = list(self._tables.values())
+                await look(connection, self._config.schema, tables)
+                self._changed = False
             change = Change(connection)
             # A single COPY is whole in itself, and spares two round trips.
             if len(batches) > 1:
@@ -290,8 +323,7 @@ class PostgresSink:
             raise error
         text = cleaned(error, self._config)
         said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        # Whoever shows the cause would show what it says.
-        raise SinkWriteError(
+        failure = SinkWriteError(
             f"{context.operation} failed for {self.target}: {said}. "
             + ("Nothing of this batch was written; " if records else "")
             + "mend the cause, then try again"
@@ -299,4 +331,10 @@ class PostgresSink:
             context=context,
             records=records,
             errno=getattr(error, "errno", None),
-        ) from (error if text == str(error) else None)
+        )
+        # Whoever shows the cause would show what it says.
+        try:
+            raise failure from shown(error, self._config, frames=operation != "open")
+        finally:
+            failure.__context__ = failure.__cause__
+            del error

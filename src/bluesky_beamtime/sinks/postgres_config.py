@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import os
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from bluesky_beamtime.sinks.postgres_dsn import Dsn, understood
 from bluesky_beamtime.sinks.sqlite import check_identifier
-
-_SCHEMES = ("postgres", "postgresql")
-# key = value, where the value may be quoted: 'it''s' is written 'it\'s'.
-_PAIR = re.compile(r"\s*([A-Za-z_]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)\s*")
-_DRIVER_NAMES = {"dbname": "database", "hostaddr": "host"}
-_DRIVER_TAKES = frozenset(
-    ("host", "port", "user", "password", "database", "sslmode", "passfile")
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +68,7 @@ class PostgresConfig:
                     "already: give one of them"
                 )
             # Says what is wrong with it before anything is connected.
-            self._places()
+            self._dsn()
         for name in ("schema", "table_readings", "table_blocks", "table_samples"):
             check_identifier(getattr(self, name), name)
         tables = {self.table_readings, self.table_blocks, self.table_samples}
@@ -97,71 +89,38 @@ class PostgresConfig:
 
     def target(self) -> str:
         """Return ``postgres://host:port/database.schema``, never with a password."""
-        hosts, database = self._places()
-        return f"postgres://{','.join(hosts)}/{database or '?'}.{self.schema}"
+        dsn = self._dsn()
+        if dsn is None:
+            places, database = [f"{self.host}:{self.port}"], self.database
+        else:
+            places, database = dsn.places, dsn.database
+        return f"postgres://{','.join(places)}/{database or '?'}.{self.schema}"
 
     def arguments(self) -> dict[str, Any]:
         """Return what the driver needs to connect, the password included."""
-        if self.dsn is None:
-            names = ("host", "port", "user", "password", "database")
-            return {name: getattr(self, name) for name in names}
-        if _is_url(self.dsn):
-            return {"dsn": self.dsn}
-        pairs = _pairs(self.dsn)
-        unknown = sorted(set(pairs) - _DRIVER_TAKES)
-        if unknown:
-            raise ValueError(
-                f"PostgresConfig: the dsn has {', '.join(unknown)}, which the driver "
-                "does not take; a URL may have it"
-            )
-        arguments: dict[str, Any] = dict(pairs)
-        if "sslmode" in arguments:
-            arguments["ssl"] = arguments.pop("sslmode")
-        if "port" in arguments:
-            arguments["port"] = int(arguments["port"])
-        return arguments
+        dsn = self._dsn()
+        if dsn is not None:
+            return dict(dsn.arguments)
+        names = ("host", "port", "user", "password", "database")
+        return {name: getattr(self, name) for name in names}
 
     def secrets(self) -> list[str]:
         """Return what no message may contain."""
-        found = [self.password, self.dsn]
-        if self.dsn is not None and _is_url(self.dsn):
-            authority = self.dsn.partition("://")[2]
-            user = re.split(r"[/?#]", authority, maxsplit=1)[0].rpartition("@")[0]
-            given = user.partition(":")[2]
-            found += [given, unquote(given)]
-            found += parse_qs(urlsplit(self.dsn).query).get("password", [])
-        elif self.dsn is not None:
-            found.append(_pairs(self.dsn).get("password"))
+        dsn = self._dsn()
+        # The driver looks there when nobody says a password.
+        found = [self.password, os.environ.get("PGPASSWORD")]
+        found += [] if dsn is None else dsn.secrets
         return [secret for secret in found if secret]
 
-    def _places(self) -> tuple[list[str], str | None]:
-        """Return ``host:port`` of each server, and the name of the database."""
+    def _dsn(self) -> Dsn | None:
         if self.dsn is None:
-            return [f"{self.host}:{self.port}"], self.database
-        if not _is_url(self.dsn):
-            pairs = _pairs(self.dsn)
-            return [
-                f"{pairs.get('host', '?')}:{pairs.get('port', self.port)}"
-            ], pairs.get("database")
-        # Several servers are no URL for the standard library.
-        rest = self.dsn.partition("://")[2]
-        authority, *path = re.split(r"[/?#]", rest, maxsplit=1)
-        hosts = authority.rpartition("@")[2]
-        query = parse_qs(rest.partition("?")[2])
-        database = ""
-        if path and rest[len(authority)] == "/":
-            database = unquote(re.split(r"[?#]", path[0], maxsplit=1)[0])
-        if not hosts:
-            hosts = ",".join(query.get("host", ["?"]))
-        named = [unquote(host) for host in hosts.split(",")]
-        return (
-            [
-                host if re.search(r":\d+$", host) else f"{host}:{self.port}"
-                for host in named
-            ],
-            database
-            or next(iter(query.get("dbname", query.get("database", []))), None),
-        )
+            return None
+        try:
+            return understood(self.dsn, self.port)
+        except ValueError as error:
+            text = str(error)
+        # Not from there, where the variables of the frames hold it in pieces.
+        raise ValueError(text)
 
 
 async def connect(driver: Any, config: PostgresConfig) -> Any:
@@ -171,6 +130,9 @@ async def connect(driver: Any, config: PostgresConfig) -> Any:
         min_size=config.pool_min_size,
         max_size=config.pool_max_size,
         command_timeout=config.command_timeout_s,
+        # Another sink may change the type of a column: COPY with the one it had would
+        # store other numbers, without an error.
+        statement_cache_size=0,
         reset=_keep,
         server_settings={
             "application_name": "bluesky-beamtime",
@@ -186,33 +148,27 @@ async def _keep(connection: Any) -> None:
 def cleaned(error: Exception, config: PostgresConfig) -> str:
     """Return what an error says, without a password."""
     text = str(error)
-    for secret in config.secrets():
+    # The longest first: one may be a piece of another.
+    for secret in sorted(config.secrets(), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 
 
-def _is_url(dsn: str) -> bool:
-    return dsn.partition("://")[0] in _SCHEMES
+def shown(
+    error: BaseException, config: PostgresConfig, *, frames: bool
+) -> BaseException | None:
+    """Return an error that may stand behind another; None if a password is in it.
 
-
-def _pairs(dsn: str) -> dict[str, str]:
-    """Return the parts of ``key=value …``, under the names of the driver."""
-    found: dict[str, str] = {}
-    place = 0
-    while place < len(dsn):
-        match = _PAIR.match(dsn, place)
-        if match is None or match.end() == place:
-            # Not with the text: a password may be in it.
-            raise ValueError(
-                "PostgresConfig: the dsn is neither postgresql://… nor key=value pairs "
-                f"(character {place + 1})"
-            )
-        key, value = match.groups()
-        if value.startswith("'"):
-            value = value[1:-1]
-        value = re.sub(r"\\(.)", r"\1", value)
-        found[_DRIVER_NAMES.get(key, key)] = value
-        place = match.end()
-    if not found:
-        raise ValueError("PostgresConfig: the dsn is empty")
-    return found
+    Without frames it has no traceback: those of the driver that connects hold the
+    password among their variables, and some programs show them.
+    """
+    secrets = config.secrets()
+    each: BaseException | None = error
+    while each is not None:
+        said = f"{each!r} {each}"
+        if any(secret in said for secret in secrets):
+            return None
+        if not frames:
+            each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

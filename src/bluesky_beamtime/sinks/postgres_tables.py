@@ -162,6 +162,11 @@ class PostgresTable:
                 f"{self._target} has no table {self.name!r}; make it, or let the sink "
                 "do it with create_tables=True"
             )
+        if not self.columns.missing(batch.columns):
+            return
+        # Another sink may have made what is missing.
+        await look(change.connection, self._config.schema, [self])
+        first = self.columns.names is None
         new = self.columns.missing(batch.columns)
         if not new:
             return

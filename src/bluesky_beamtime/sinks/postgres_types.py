@@ -76,8 +76,13 @@ def widened(there: str, wanted: str) -> str:
 
 def conversion(quoted: str, there: str, wanted: str) -> str:
     """Return the SQL expression that makes a column's values of another type."""
-    if there == BOOLEAN and wanted != TEXT:
-        return f"{quoted}::integer::{wanted}"
+    if there == BOOLEAN:
+        # As Python says it, who writes what comes after.
+        is_text = wanted == TEXT
+        return f"initcap({quoted}::text)" if is_text else f"{quoted}::integer::{wanted}"
+    if there == TIME:
+        moment = f"to_char({quoted} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+        return f"replace({moment}, '.000000', '') || '+00:00'"
     # Directly it would round to 15 digits.
     return f"{quoted}::text::{wanted}"
 
@@ -119,9 +124,10 @@ def is_natural(kind: str, values: Sequence[Any]) -> bool:
 def is_refused_unless_natural(kind: str) -> bool:
     """Return whether the driver refuses what is not natural for a type.
 
-    It takes whole numbers for floats, however large, and makes them round.
+    It takes whole numbers for floats, however large, and makes them round; and floats
+    for whole numbers, without what stands behind the point.
     """
-    return kind in (BIGINT, BOOLEAN, TEXT, TIME)
+    return kind in (BOOLEAN, TEXT, TIME)
 
 
 def converter(kind: str) -> Callable[[Any], Any] | None:
