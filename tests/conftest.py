@@ -10,11 +10,13 @@ import pytest
 from hypothesis import settings
 
 from tests.postgres import need_postgres
+from tests.s3 import need_s3
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
 
     from bluesky_beamtime.database.replica import PostgresTestServer
+    from bluesky_beamtime.storage.backends.s3_server import S3TestServer
 
 # Machines that test are slow and busy: time is no property of the code.
 settings.register_profile("here", deadline=None)
@@ -45,4 +47,14 @@ def postgres_server() -> Iterator[PostgresTestServer]:
     from bluesky_beamtime.database.replica import PostgresTestServer
 
     with PostgresTestServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3TestServer]:
+    """Give the server that all tests share, each with buckets of its own."""
+    need_s3()
+    from bluesky_beamtime.storage.backends.s3_server import S3TestServer
+
+    with S3TestServer() as server:
         yield server

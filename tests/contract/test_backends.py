@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from bluesky_beamtime.storage.backends import (
 )
 from bluesky_beamtime.storage.backends.contract import StorageBackendContract
 from bluesky_beamtime.storage.backends.s3_server import S3TestServer
+from tests.s3 import new_bucket
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,22 +113,10 @@ class TestDict(StorageBackendContract):
         assert len(inspect.getsource(DictBackend).splitlines()) <= 50
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[S3TestServer]:
-    if not S3TestServer.is_available():
-        pytest.skip("the tests against S3 need: pip install 'moto[server]'")
-    pytest.importorskip("obstore", reason="the extra s3 is not installed")
-    with S3TestServer() as server:
-        yield server
-
-
-_buckets = itertools.count()
-
-
 class TestS3(StorageBackendContract):
     @pytest.fixture
     def backend(self, s3_server: S3TestServer) -> Iterator[StorageBackend]:
-        url = s3_server.create_bucket(f"bucket-{next(_buckets)}")
+        url = new_bucket(s3_server)
         with open_backend(url, **s3_server.options) as backend:
             yield backend
 
@@ -136,7 +124,7 @@ class TestS3(StorageBackendContract):
 class TestS3BelowAPrefix(StorageBackendContract):
     @pytest.fixture
     def backend(self, s3_server: S3TestServer) -> Iterator[StorageBackend]:
-        url = s3_server.create_bucket(f"bucket-{next(_buckets)}")
+        url = new_bucket(s3_server)
         with open_backend(url, **s3_server.options) as whole:
             whole.put_bytes("elsewhere/a/b", b"not seen")
             whole.put_bytes("a b/é.too/a", b"not seen")

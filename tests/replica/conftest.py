@@ -19,6 +19,7 @@ from bluesky_beamtime import Beamtime
 from bluesky_beamtime.database.replica import PostgresTestServer
 from bluesky_beamtime.storage.backends.s3_server import S3TestServer
 from tests.postgres import need_postgres
+from tests.s3 import new_bucket
 
 Documents = list[tuple[str, dict[str, Any]]]
 
@@ -57,20 +58,11 @@ def ask(url: str) -> Callable[..., list[tuple[Any, ...]]]:
     return ask
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3TestServer]:
-    if not S3TestServer.is_available():
-        pytest.skip("the tests against S3 need: pip install 'moto[server]'")
-    pytest.importorskip("obstore", reason="the extra s3 is not installed")
-    with S3TestServer() as server:
-        yield server
-
-
 @pytest.fixture
 def bucket(s3_server: S3TestServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of an empty bucket, which the environment says how to reach."""
     point_at(monkeypatch, s3_server.endpoint)
-    return s3_server.create_bucket(f"replica-{next(_numbers)}")
+    return new_bucket(s3_server)
 
 
 def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:

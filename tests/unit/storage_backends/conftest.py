@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 import time
@@ -15,23 +14,13 @@ import pytest
 
 from bluesky_beamtime.storage.backends import StorageBackend, open_backend
 from bluesky_beamtime.storage.backends.s3_server import S3TestServer
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3TestServer]:
-    if not S3TestServer.is_available():
-        pytest.skip("the tests against S3 need: pip install 'moto[server]'")
-    pytest.importorskip("obstore", reason="the extra s3 is not installed")
-    with S3TestServer() as server:
-        yield server
+from tests.s3 import new_bucket
 
 
 @pytest.fixture
 def bucket(s3_server: S3TestServer) -> str:
     """URL of an empty bucket."""
-    return s3_server.create_bucket(f"bucket-{next(_numbers)}")
+    return new_bucket(s3_server)
 
 
 @pytest.fixture
