@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import enum
 import errno
-import logging
 import math
-import threading
-import warnings
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from bluesky_beamtime.database.accounting import try_to_store_accounts
 from bluesky_beamtime.database.engine import Database
@@ -20,23 +15,16 @@ from bluesky_beamtime.database.reserve import SpaceReserve
 from bluesky_beamtime.database.rows import text_of
 from bluesky_beamtime.database.run_recorder import RunRecorder
 from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
-from bluesky_beamtime.errors import (
-    BeamtimeError,
-    BeamtimeWarning,
-    DatabaseError,
-    DatabaseWriteError,
-    DocumentError,
-    IntegrityError,
-)
+from bluesky_beamtime.errors import DatabaseError, DatabaseWriteError, DocumentError
 from bluesky_beamtime.recording import pages
-from bluesky_beamtime.recording.journal import Journal
+from bluesky_beamtime.recording.failures import NotStoredError, is_full_disk
 from bluesky_beamtime.recording.packer import Packer
+from bluesky_beamtime.recording.putting_aside import (
+    Document,
+    JournalingRecorder,
+    OnError,
+)
 from bluesky_beamtime.recording.routing import RunRouter
-
-logger = logging.getLogger(__name__)
-
-OnError = Literal["journal", "raise"]
-Document = Mapping[str, Any]
 
 NAMES = frozenset(
     {
@@ -54,26 +42,9 @@ NAMES = frozenset(
         "stop",
     }
 )
-# What a document that lacks something, or has it in another type, makes of our code.
-_MALFORMED = (
-    DocumentError,
-    IntegrityError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    ArithmeticError,
-    ValueError,
-    RecursionError,
-)
 
 
-def is_malformed(error: Exception) -> bool:
-    """Say whether a document is to blame that it could not be stored."""
-    return isinstance(error, _MALFORMED)
-
-
-class DocumentRecorder:
+class DocumentRecorder(JournalingRecorder):
     """Stores every document that it is called with; subscribe it to a RunEngine.
 
     One :class:`RunRecorder` per run is chosen by uids, so that runs and streams may be
@@ -112,15 +83,10 @@ class DocumentRecorder:
     """
 
     def __init__(self, database: Database, *, on_error: OnError = "journal") -> None:
-        if on_error not in ("journal", "raise"):
-            raise ValueError(f"on_error is 'journal' or 'raise', not {on_error!r}")
-        self._database = database
-        self.on_error: OnError = on_error
+        router = RunRouter(database, self._writer)
+        super().__init__(database, router, on_error=on_error)
         self.sample_id: int | None = None
-        self._journal = Journal(database.journal)
         self._reserve = SpaceReserve.beside(database.path)
-        self._lock = threading.RLock()
-        self._router = RunRouter(database, self._writer)
         self._packer = Packer(database, lambda: self._router.idle)
         self._writer_lock: WriterLock | None = None
         self._stopped: list[str] = []
@@ -140,13 +106,13 @@ class DocumentRecorder:
         """
         try:
             run = self._take(name, doc)
-        except _NotStoredError as failure:
+        except NotStoredError as failure:
             error: Exception = failure.cause
             run = failure.run
-            if _is_full_disk(error) and self._reserve.release():
+            if is_full_disk(error) and self._reserve.release():
                 try:
                     self._take(name, doc)
-                except _NotStoredError as again:
+                except NotStoredError as again:
                     error, run = again.cause, again.run
                 else:
                     self._stop_plan(name, error)
@@ -158,7 +124,7 @@ class DocumentRecorder:
 
         Raises
         ------
-        _NotStoredError
+        NotStoredError
             With the cause.
         """
         run: RunRecorder | None = None
@@ -178,7 +144,7 @@ class DocumentRecorder:
                 else:
                     self._store(name, doc, run)
         except Exception as error:
-            raise _NotStoredError(error, run) from error
+            raise NotStoredError(error, run) from error
         return run
 
     def _stop_plan(self, name: Any, error: Exception) -> None:
@@ -287,94 +253,6 @@ class DocumentRecorder:
                 f"form and are kept as text: {'; '.join(objects[:3])}"
             )
 
-    # --------------------------------------------------------------------- failures
-
-    def _failed(
-        self, name: Any, doc: Any, run: RunRecorder | None, error: Exception
-    ) -> None:
-        malformed = is_malformed(error)
-        if self.on_error == "raise":
-            if isinstance(error, BeamtimeError):
-                raise error
-            if malformed:
-                raise DocumentError(
-                    f"a malformed {name} document cannot be stored: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            raise DatabaseError(
-                f"a {name} document could not be stored: {error}"
-            ) from error
-        if isinstance(error, _JournalError):
-            raise error.cause
-        reason = _reason(error)
-        kind = name if isinstance(name, str) else type(name).__name__
-        with self._lock:
-            if run is None:
-                run = self._router.in_memory(name, doc)
-            if run is None and kind == "start" and not malformed:
-                # The run goes on without the database, and keeps its name for frames;
-                # unless it has none.
-                with suppress(Exception):
-                    run = RunRecorder(self._database, doc)
-                    self._router.add(run)
-            if not malformed and run is not None:
-                run.in_journal = True
-            state = "quarantined" if malformed else "unstored"
-            try:
-                self._write_journal(name, doc, run, state, reason)
-            except _JournalError as failure:
-                raise failure.cause from error
-            if kind == "stop" and run is not None and run.in_journal:
-                self._router.forget(run)
-        what = f"a {kind} document" + (f" of run {run.uid}" if run else "")
-        if malformed:
-            message = f"{what} is malformed and was put aside: {reason}"
-        else:
-            message = (
-                f"{what} could not be stored, nor will the rest of its run: {reason}"
-            )
-        self.warn(
-            f"{message}. It is kept in {str(self._journal.path)!r}",
-            exc_info=None if malformed or isinstance(error, BeamtimeError) else error,
-        )
-
-    def _write_journal(
-        self, name: Any, doc: Any, run: RunRecorder | None, kind: str, reason: str
-    ) -> None:
-        ordinal = None
-        if run is not None and name != "start":
-            # What was put aside came before the document that takes this place.
-            ordinal = run.ordinal
-            run.ordinal += kind == "unstored"
-        # A descriptor in the journal still says which run its events belong to.
-        if run is not None:
-            with suppress(Exception):
-                self._router.own(name, doc, run)
-        try:
-            self._journal.write(
-                name,
-                doc,
-                run=None if run is None else run.uid,
-                ordinal=ordinal,
-                kind=kind,
-                reason=reason,
-                places=self._places() if run is None else None,
-            )
-        except DatabaseWriteError as error:
-            raise _JournalError(error) from error
-
-    def _places(self) -> dict[str, int]:
-        """Return where the next document of each open run stands."""
-        return {run.uid: run.ordinal for run in self._router.open_runs}
-
-    @staticmethod
-    def warn(message: str, *, exc_info: BaseException | None = None) -> None:
-        """Say loudly that something is not as it was meant to be; never raises."""
-        logger.error(message, exc_info=exc_info)
-        # A filter that turns warnings into errors must not reach the RunEngine.
-        with suppress(Warning):
-            warnings.warn(message, BeamtimeWarning, stacklevel=4)
-
     # ------------------------------------------------------------------ life cycle
 
     @property
@@ -405,37 +283,5 @@ class DocumentRecorder:
                 self._reserve.release()
 
 
-class _JournalError(Exception):
-    """The journal could not be written: passes by everything that would journal it."""
-
-    def __init__(self, cause: DatabaseWriteError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class _NotStoredError(Exception):
-    """A document that was not stored, with its run if that is known."""
-
-    def __init__(self, cause: Exception, run: RunRecorder | None) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.run = run
-
-
 def _finite(time: Any) -> float | None:
     return float(time) if is_number(time) and math.isfinite(time) else None
-
-
-def _reason(error: Exception) -> str:
-    """Return what is wrong in words for people."""
-    if isinstance(error, BeamtimeError):
-        return str(error)
-    if type(error) is KeyError and error.args:
-        return f"{error.args[0]!r} is missing"
-    return f"{type(error).__name__}: {error}"
-
-
-def _is_full_disk(error: Exception) -> bool:
-    if isinstance(error, _JournalError):
-        error = error.cause
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -15,8 +15,9 @@ from bluesky_beamtime.database.run_recorder import RunRecorder
 from bluesky_beamtime.database.samples import SampleMetadata, upsert_sample
 from bluesky_beamtime.errors import DocumentError
 from bluesky_beamtime.recording import pages
+from bluesky_beamtime.recording.failures import is_malformed
 from bluesky_beamtime.recording.journal import Entry
-from bluesky_beamtime.recording.recorder import NAMES, is_malformed
+from bluesky_beamtime.recording.recorder import NAMES
 
 # Rows on their way to a new place are up here meanwhile.
 _ASIDE = 2**50
