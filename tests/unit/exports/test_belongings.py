@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from bluesky_beamtime.errors import BeamtimeFileError, DatabaseWriteError
 from bluesky_beamtime.exports import belongings
 from bluesky_beamtime.exports.belongings import Belongings, gather
 from bluesky_beamtime.storage import ZarrWriter
+from tests.exported import small_disk
 
 from .conftest import emit_run
 
@@ -316,3 +318,14 @@ def test_no_space_for_the_copy_is_said(beamtime: Path, tmp_path: Path) -> None:
         gather(beamtime, folder=folder),
     ):
         pass
+
+
+def test_a_full_disk_for_the_copy_is_said(beamtime: Path, tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "small", 64 << 10) as disk,
+        pytest.raises(DatabaseWriteError, match="No space left") as caught,
+        gather(beamtime, folder=disk),
+    ):
+        pass
+    assert caught.value.errno == errno.ENOSPC
+    assert str(tmp_path / "small") in str(caught.value)

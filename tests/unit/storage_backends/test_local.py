@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -361,3 +362,26 @@ def test_roots_that_are_refused() -> None:
     for root in ("", "file:", "a\0b", "file://elsewhere.example/data"):
         with pytest.raises(PathError):
             LocalBackend(root)
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    backend = LocalBackend(tmp_path / "root")
+    backend.sweep()
+    backend.put_bytes("a/b/value", b"1")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder in (tmp_path / "root", tmp_path / "root/a/b", elsewhere):
+        (folder / f"{TEMPORARY_PREFIX}0123").write_bytes(b"left by a crash")
+    (tmp_path / "root/link").symlink_to(elsewhere)
+
+    def pieces() -> Iterator[bytes]:
+        # What a live thread is writing stays.
+        yield b"2"
+        backend.sweep()
+        yield b"3"
+
+    backend.put_pieces("a/b/other", pieces(), 2)
+    assert backend.get_bytes("a/b/other") == b"23"
+    left = [p for p in tmp_path.rglob("*") if p.name.startswith(TEMPORARY_PREFIX)]
+    assert left == [elsewhere / f"{TEMPORARY_PREFIX}0123"]
+    assert sorted(os.listdir(tmp_path / "root/a/b")) == ["other", "value"]
