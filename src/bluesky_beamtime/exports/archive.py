@@ -65,8 +65,8 @@ def archive(
     assets
         Take files outside of the beamtime's folder along that documents refer to.
     threads
-        How many files travel at once. Each holds some 10 MB of memory, with object
-        stores up to 70 MB.
+        How many files travel at once. Each holds some 20 MB of memory, with object
+        stores up to 80 MB.
     retry
         How often a call to the store is tried, with growing pauses.
     progress

@@ -27,7 +27,7 @@ from bluesky_beamtime.exports.manifest import MANIFEST_FILE, decode_manifest
 from bluesky_beamtime.storage.backends import StorageBackend, put_pieces
 from bluesky_beamtime.storage.remote_array import Remote, Retry
 
-PIECE = 4 << 20
+PIECE = 8 << 20
 """Bytes that are held in memory at once, for each thread."""
 
 
@@ -86,15 +86,15 @@ class Reading:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 before = os.fstat(fd)
-                size, end = 0, PIECE
+                size, end = 0, max(1, min(PIECE, before.st_size))
                 while size < end:
                     if self._stop.is_set():
                         raise Interrupted(f"the copy of {self._path} was given up")
                     piece = os.pread(fd, min(PIECE, end - size), size)
-                    if size == 0:
-                        end = os.fstat(fd).st_size
                     if not piece:
                         break
+                    if size == 0:
+                        end = os.fstat(fd).st_size
                     size += len(piece)
                     total.update(piece)
                     yield piece
