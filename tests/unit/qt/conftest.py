@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bluesky_beamtime.storage import ScanStorage, scan_saving
 
 try:
     from bluesky_beamtime.qt.binding import QtCore, QtWidgets
@@ -15,7 +19,7 @@ except ImportError as error:
     QtCore = QtWidgets = None  # type: ignore[assignment]
     # Says test_without_qt, which fails where everything has to be there.
     MISSING = " ".join([str(error), *getattr(error, "__notes__", [])])
-    collect_ignore = ["test_scan_storage_widget.py", "test_sentences.py"]
+    collect_ignore_glob = ["test_widget_*.py", "test_sentences.py"]
 else:
     MISSING = ""
 
@@ -73,3 +77,31 @@ def until(app: Any) -> Until:
             time.sleep(0.002)
 
     return until
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[ScanStorage]:
+    made = ScanStorage(tmp_path, "2026/LaB6", "map", format="npz")
+    yield made
+    assert made.wait(60)
+
+
+@pytest.fixture
+def window(app: Any, storage: ScanStorage) -> Any:
+    from tests.unit.qt.windows import Window
+
+    return Window(storage)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Hold every save until it is set."""
+    event, save = threading.Event(), scan_saving.save_scan
+
+    def slow(*args: Any) -> None:
+        assert event.wait(60)
+        save(*args)
+
+    monkeypatch.setattr(scan_saving, "save_scan", slow)
+    yield event
+    event.set()

@@ -1,0 +1,183 @@
+"""What is set in the window of a ScanStorage, L-28."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bluesky_beamtime.qt.binding import QtCore, QtWidgets
+from bluesky_beamtime.qt.fields import PathLabel
+from bluesky_beamtime.storage import ScanStorage
+from tests.unit.qt.conftest import settle
+from tests.unit.qt.windows import Window, press, reserve
+
+Key = QtCore.Qt.Key
+
+
+def test_it_shows_the_storage_and_changes_nothing(
+    app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-28: neither its settings nor a file, here or in the current folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "data/LaB6").mkdir(parents=True)
+    (tmp_path / "data/LaB6/sum_6.npz").touch()
+    storage = ScanStorage(tmp_path / "data", "LaB6", "sum", format="npz")
+    files, before = sorted(tmp_path.rglob("*")), storage.status
+    window = Window(storage)
+    settle(app)
+    assert window.shown == (str(tmp_path / "data"), "LaB6", "sum", True, True)
+    assert window.label("number").text() == "next number: 7"
+    target = window.widget.findChild(PathLabel, "target")
+    assert target.path() == str(tmp_path / "data/LaB6/sum_7.npz")
+    window.widget.close()
+    settle(app)
+    assert storage.status == before and sorted(tmp_path.rglob("*")) == files
+
+
+def test_typing_changes_the_storage(
+    window: Window, storage: ScanStorage, tmp_path: Path
+) -> None:
+    """L-28: letter by letter, and the next number with it."""
+    (tmp_path / "other/Si").mkdir(parents=True)
+    (tmp_path / "other/Si/scan_3.npz").touch()
+    window.type("base", str(tmp_path / "other"))
+    window.type("folder", "Si")
+    window.type("name", "scan")
+    assert (storage.base, storage.folder, storage.name) == (
+        str(tmp_path / "other"),
+        "Si",
+        "scan",
+    )
+    assert window.label("number").text() == "next number: 4"
+    press(window.line("name"), Key.Key_unknown, "s")
+    assert storage.name == "scans" and window.line("name").text() == "scans"
+    assert window.label("number").text() == "next number: 0"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "why"),
+    [
+        ("name", "a/b", "cannot name a folder"),
+        ("name", "", "cannot name a folder"),
+        ("name", "x" * 201, "cannot name a folder"),
+        ("folder", "../elsewhere", "cannot name a folder"),
+        ("folder", "/etc", "absolute"),
+        ("base", "~nobody-of-that-name", "home"),
+        ("base", "", "choose a base folder"),
+    ],
+)
+def test_a_name_that_is_refused_is_marked_and_changes_nothing(
+    window: Window, storage: ScanStorage, field: str, text: str, why: str
+) -> None:
+    line, before = window.line(field), storage.status
+    line.setText(text)
+    assert storage.status == before
+    assert line.complaint.isVisible() and why in line.complaint.text()
+    assert "border" in line.styleSheet() and why in line.accessibleDescription()
+    # What was typed can be mended, whatever is refreshed meanwhile.
+    storage.enabled = False
+    assert line.text() == text and line.complaint.isVisible()
+    line.setText("better")
+    assert getattr(storage, field) == "better"
+    assert not line.complaint.isVisible() and line.styleSheet() == ""
+    assert line.accessibleDescription() == ""
+
+
+def test_escape_brings_back_what_holds(window: Window, storage: ScanStorage) -> None:
+    line = window.line("name")
+    line.setText("a/b")
+    press(line, Key.Key_Escape)
+    assert (line.text(), storage.name) == ("map", "map")
+    assert not line.complaint.isVisible()
+
+
+def test_a_listener_that_fails_is_shown_and_harms_nothing(
+    window: Window, storage: ScanStorage
+) -> None:
+    def broken(number: Any) -> None:
+        raise RuntimeError("a listener is broken")
+
+    storage.numberChanged.connect(broken)
+    window.box("numbered").click()
+    assert not storage.numbered and not window.box("numbered").isChecked()
+    said = [label.text() for label in window.widget.findChildren(QtWidgets.QLabel)]
+    assert any("a listener is broken" in text for text in said)
+
+
+def test_boxes_switch_the_storage(window: Window, storage: ScanStorage) -> None:
+    """L-28: and say what it means."""
+    window.box("numbered").click()
+    assert not storage.numbered and window.label("number").text() == ""
+    window.box("enabled").click()
+    assert not storage.enabled and window.status.startswith("Switched off")
+    for name in ("numbered", "enabled"):
+        window.box(name).click()
+    assert storage.numbered and storage.enabled
+
+
+def test_a_box_that_is_refused_goes_back(
+    window: Window, storage: ScanStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.numbered = False
+
+    def refuse() -> int:
+        raise PermissionError(13, "the folder cannot be read")
+
+    monkeypatch.setattr(storage, "getNumber", refuse)
+    window.box("numbered").click()
+    assert not storage.numbered and not window.box("numbered").isChecked()
+    said = [label.text() for label in window.widget.findChildren(QtWidgets.QLabel)]
+    assert any("the folder cannot be read" in text for text in said)
+
+
+def test_browsing_begins_at_the_nearest_folder(
+    window: Window,
+    storage: ScanStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """L-28: what is chosen becomes the base, and nothing does when it is cancelled."""
+    answers, asked = [str(tmp_path / "chosen"), ""], []
+
+    def ask(_parent: Any, _title: str, start: str) -> str:
+        asked.append(start)
+        return answers.pop(0)
+
+    dialog = QtWidgets.QFileDialog
+    monkeypatch.setattr(dialog, "getExistingDirectory", staticmethod(ask))
+    storage.base = tmp_path / "not/yet/there"
+    window.button("browse").click()
+    assert storage.base == window.line("base").text() == str(tmp_path / "chosen")
+    (tmp_path / "chosen").mkdir()
+    window.button("browse").click()
+    assert storage.base == str(tmp_path / "chosen")
+    assert asked == [str(tmp_path), str(tmp_path / "chosen")]
+
+
+def test_it_shows_what_is_changed_in_python_or_in_another_window(
+    window: Window, storage: ScanStorage, tmp_path: Path
+) -> None:
+    """L-28, L-29."""
+    second = Window(storage)
+    window.line("folder").setText("/refused")
+    storage.base, storage.folder, storage.name = tmp_path / "b", "f", "n"
+    storage.numbered = storage.enabled = False
+    for each in (window, second):
+        assert each.shown == (str(tmp_path / "b"), "f", "n", False, False)
+    assert not window.line("folder").complaint.isVisible()
+    second.line("name").setText("typed")
+    assert window.line("name").text() == "typed"
+
+
+def test_the_cursor_stays_where_somebody_types(
+    window: Window, storage: ScanStorage
+) -> None:
+    line = window.line("name")
+    line.setCursorPosition(1)
+    press(line, Key.Key_unknown, "x")
+    reserve(storage)
+    assert storage.wait(60)
+    assert (line.text(), line.cursorPosition()) == ("mxap", 2)
