@@ -88,7 +88,7 @@ class ScanSubscriber:
         *,
         fill: Any = None,
         end_timeout: float = 30.0,
-        open_array: Callable[[Document], Any] | None = None,
+        open_array: Callable[[Mapping[str, Any]], Any] | None = None,
     ) -> None:
         self._storage = storage
         self._options = (field, stream, fill, open_array)
