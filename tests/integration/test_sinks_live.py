@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from bluesky_beamtime.sinks import (
     pipe_blocks,
     reading_to_row,
 )
+from bluesky_beamtime.storage import FrameStore
 
 
 @pytest.fixture
@@ -142,18 +144,21 @@ def test_one_sink_takes_several_runs_until_it_is_closed(
     assert count == (7, 4)
 
 
+@pytest.mark.parametrize("mimetype", ["application/x-zarr", "application/x-hdf5"])
 def test_blocks_of_a_digitizer_live_and_from_the_database(
-    RE: Any, beamtime: Beamtime, subscribe: Any
+    RE: Any, beamtime: Beamtime, subscribe: Any, tmp_path: Path, mimetype: str
 ) -> None:
     """D-06: channels, units, rate and times, and the samples to the last bit."""
     beamtime.attach(RE)
+    frames = FrameStore(tmp_path / "frames", mimetype=mimetype)
     with init_devices(mock=False):
-        scope = SimDigitizer(beamtime.frames)
+        scope = SimDigitizer(frames)
     sink = InMemorySink()
     feeding = subscribe(sink)
     before = datetime.now(UTC)
     (uid,) = RE(fly_frames([scope], 5, exposure=0.01))
     feeding.close()
+    frames.close()
     blocks = sink.blocks
     data = beamtime[uid].primary.read(["scope"])["scope"]
     assert [b.block_index for b in blocks] == [0, 1, 2, 3, 4]
@@ -331,3 +336,118 @@ def test_foreign_blocks_are_named_and_read_by_whoever_knows_how() -> None:
         assert block.first_sample_index == 3 * number
         # Two blocks per event, and nobody told their times.
         assert "run's" in block.metadata["t_utc"]
+
+
+class LateStore:
+    """An array whose end readers see later than it was announced."""
+
+    def __init__(self) -> None:
+        self.stored = np.arange(36).reshape(6, 2, 3)
+        self.seen = 0
+        self.looks = 0
+
+    def __getitem__(self, key: slice) -> Any:
+        self.looks += 1
+        if not self.seen:
+            raise FileNotFoundError("no such file, yet")
+        return self.stored[: self.seen][key]
+
+
+def announcing(*spans: tuple[int, int]) -> list[tuple[str, dict[str, Any]]]:
+    """Return documents that tell of blocks, each span in a StreamDatum."""
+    keys = {"adc": {"source": "s", "dtype": "array", "shape": [2, 3]}}
+    head = [
+        ("start", {"uid": "r", "time": 100.0}),
+        (
+            "descriptor",
+            {"uid": "d", "run_start": "r", "name": "p", "data_keys": keys},
+        ),
+        (
+            "stream_resource",
+            {"uid": "s", "run_start": "r", "data_key": "adc", "uri": "x://y"},
+        ),
+    ]
+    datums = [
+        (
+            "stream_datum",
+            {
+                "uid": f"s/{number}",
+                "stream_resource": "s",
+                "descriptor": "d",
+                "indices": {"start": start, "stop": stop},
+                "seq_nums": {"start": start + 1, "stop": stop + 1},
+            },
+        )
+        for number, (start, stop) in enumerate(spans)
+    ]
+    return [*head, *datums]
+
+
+def take(records: DocumentRecords, *documents: tuple[str, Any]) -> list[int]:
+    """Return the numbers of the blocks that documents complete."""
+    found: list[int] = []
+    for name, doc in documents:
+        for block in records(name, doc):
+            assert isinstance(block, DaqBlock)
+            first = int(block.data[0, 0])
+            assert np.array_equal(block.data.reshape(-1), np.arange(first, first + 6))
+            assert first == 6 * block.block_index
+            found.append(block.block_index)
+    return found
+
+
+def test_blocks_that_readers_see_late_come_in_their_order() -> None:
+    """D-06: a StreamDatum before its data; nothing is lost, twice or out of order."""
+    store = LateStore()
+    records = DocumentRecords(
+        block_keys=["adc"], open_array=lambda resource: store, patience=0.01
+    )
+    *head, first, second, third = announcing((0, 3), (3, 4), (4, 6))
+    stop = ("stop", {"run_start": "r"})
+    assert take(records, *head, first) == []
+    store.seen = 2
+    assert take(records, second) == []
+    store.seen = 5
+    assert take(records, third) == [0, 1, 2, 3]
+    found: list[int] = []
+    with pytest.raises(SinkError, match="blocks 4 to 5 were announced, and 1 of them"):
+        # What is there comes before the error.
+        found.extend(block.block_index for block in records(*stop))  # type: ignore[union-attr]
+    assert found == [4]
+    assert take(records, stop) == []
+
+
+def test_blocks_that_are_not_there_are_an_error_at_once_without_patience() -> None:
+    """D-06: from a database nothing comes later."""
+    store = LateStore()
+    records = DocumentRecords(block_keys=["adc"], open_array=lambda resource: store)
+    *head, first, second = announcing((0, 3), (3, 6))
+    with pytest.raises(FileNotFoundError):
+        take(records, *head, first)
+    store.seen = 6
+    assert take(records, second) == [3, 4, 5]
+
+
+def test_a_subscriber_waits_for_a_store_that_is_late() -> None:
+    """D-06: also when the run is over before a reader sees its last blocks."""
+    store = LateStore()
+    sink = InMemorySink()
+    feeding = SinkSubscriber(
+        sink,
+        block_keys=["adc"],
+        open_array=lambda resource: store,
+        patience=100.0,
+        end_timeout=0.1,
+    )
+    for name, doc in announcing((0, 4), (4, 6)):
+        feeding(name, doc)
+    feeding("stop", {"uid": "e", "run_start": "r"})
+    give_up = time.monotonic() + 60
+    while store.looks < 3:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert not sink.blocks
+    store.seen = 6
+    feeding.close()
+    assert [block.block_index for block in sink.blocks] == [0, 1, 2, 3, 4, 5]
+    assert not feeding.failed

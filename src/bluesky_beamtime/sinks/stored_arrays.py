@@ -65,5 +65,16 @@ class _HDF5Dataset:
             raise MissingExtraError(
                 "reading HDF5 files for a sink", "h5py", "hdf5"
             ) from error
-        with h5py.File(self._path, "r", locking=False) as file:
-            return np.asarray(cast("Any", file)[self._name][key])
+        with _open_hdf5(h5py, self._path) as file:
+            return np.asarray(file[self._name][key])
+
+
+def _open_hdf5(h5py: Any, path: str) -> Any:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # A file that its writer has open can be read like this alone. It comes second:
+        # so the library tries for ever to read what is damaged.
+        return h5py.File(path, "r", swmr=True, locking=False)

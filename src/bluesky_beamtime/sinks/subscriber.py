@@ -46,6 +46,9 @@ class SinkSubscriber:
         How long the end of a run waits for the sink, in seconds.
     open_array
         Opens the arrays of blocks; by default stock readers do.
+    patience
+        How long the end of a run waits for blocks that were announced and cannot be
+        read yet, as in stores on a network disk, in seconds.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class SinkSubscriber:
         on_error: Literal["keep", "raise"] = "keep",
         end_timeout: float = 30.0,
         open_array: Callable[[Mapping[str, Any]], Any] | None = None,
+        patience: float = 5.0,
     ) -> None:
         if on_error not in ("keep", "raise"):
             raise ValueError(f"on_error={on_error!r}: 'keep' or 'raise'")
@@ -67,6 +71,12 @@ class SinkSubscriber:
             readings = takes_readings and not (blocks and not _holds_both(sink))
         if blocks is None:
             blocks = takes_blocks and (_holds_both(sink) or not readings)
+        if isinstance(sink, type) or not (takes_readings or takes_blocks):
+            name = sink.__name__ if isinstance(sink, type) else type(sink).__name__
+            raise TypeError(
+                f"SinkSubscriber takes a sink of readings or blocks, not {name}"
+                + (f" itself: {name}(…)" if isinstance(sink, type) else "")
+            )
         if (readings and not takes_readings) or (blocks and not takes_blocks):
             raise TypeError(
                 f"{type(sink).__name__} takes no {'blocks' if blocks else 'readings'}"
@@ -79,6 +89,7 @@ class SinkSubscriber:
             "blocks": blocks,
             "block_keys": block_keys,
             "open_array": open_array,
+            "patience": patience,
         }
         self._runs: dict[str, DocumentRecords] = {}
         self._run_of: dict[str, str] = {}
