@@ -116,12 +116,8 @@ def fly_scan(
         )
 
     args = {"start": start, "stop": stop, "num": num, "duration": duration}
-    metadata = _metadata("fly_scan", detectors, infos, num, args)
-    metadata["motors"] = [motor.name]
-    metadata["plan_args"]["motor"] = repr(motor)
-    flight = _flight(
-        detectors, infos, flyer, trajectory, take(), {**metadata, **(md or {})}
-    )
+    metadata = _metadata("fly_scan", detectors, infos, num, args, md, motor)
+    flight = _flight(detectors, infos, flyer, trajectory, take(), metadata)
     return (yield from drop_wrapper(flight, detectors, fail_on_drop))
 
 
@@ -182,12 +178,8 @@ def fly_points(
         )
 
     args = {"positions": list(trajectory.positions), "dwell": dwell}
-    metadata = _metadata("fly_points", detectors, infos, None, args)
-    metadata["motors"] = [motor.name]
-    metadata["plan_args"]["motor"] = repr(motor)
-    flight = _flight(
-        detectors, infos, flyer, trajectory, take(), {**metadata, **(md or {})}
-    )
+    metadata = _metadata("fly_points", detectors, infos, None, args, md, motor)
+    flight = _flight(detectors, infos, flyer, trajectory, take(), metadata)
     return (yield from drop_wrapper(flight, detectors, fail_on_drop))
 
 
@@ -254,10 +246,8 @@ def paced_frames(
         )
 
     args = {"times": list(timetable.times)} if rate is None else {"rate": rate}
-    metadata = _metadata("paced_frames", detectors, infos, num, args)
-    flight = _flight(
-        detectors, infos, pacer, timetable, take(), {**metadata, **(md or {})}
-    )
+    metadata = _metadata("paced_frames", detectors, infos, num, args, md)
+    flight = _flight(detectors, infos, pacer, timetable, take(), metadata)
     return (yield from drop_wrapper(flight, detectors, fail_on_drop))
 
 
@@ -323,6 +313,8 @@ def _metadata(
     infos: Sequence[TriggerInfo],
     num: int | None,
     args: Mapping[str, Any],
+    md: Mapping[str, Any] | None,
+    motor: Any = None,
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "plan_name": plan_name,
@@ -343,4 +335,7 @@ def _metadata(
     }
     if num is not None:
         metadata |= {"num_points": num, "num_intervals": num - 1}
-    return metadata
+    if motor is not None:
+        metadata["motors"] = [motor.name]
+        metadata["plan_args"]["motor"] = repr(motor)
+    return {**metadata, **(md or {})}

@@ -56,7 +56,11 @@ from bluesky_beamtime.storage.hdf5_log import (
 from bluesky_beamtime.storage.hdf5_look import is_ours, look, opened, own_layout
 from bluesky_beamtime.storage.hdf5_places import IndexDamagedError
 from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
-from bluesky_beamtime.storage.integrity import ArrayReport, StoreReport
+from bluesky_beamtime.storage.integrity import (
+    ArrayReport,
+    StoreReport,
+    damaged_frames,
+)
 
 _READ_BYTES = 1 << 24
 
@@ -179,7 +183,7 @@ def verify_hdf5(
             f"the first is {found.missing[0]}"
         )
     if checksums:
-        found.damaged = _damaged(path, set(found.missing))
+        found.damaged = damaged_frames(HDF5Frames(path), set(found.missing))
     if not live:
         found.damaged += [n for n in tail.damaged if n >= found.written]
     if found.damaged:
@@ -192,18 +196,6 @@ def verify_hdf5(
 def _header_matches(fd: int, layout: FileLayout, state: State) -> bool:
     header = layout.dataset_header(state.count, state)
     return os.pread(fd, len(header), HEADER_ADDRESS) == header
-
-
-def _damaged(path: Path, missing: set[int]) -> list[int]:
-    frames = HDF5Frames(path)
-    damaged: list[int] = []
-    for number in range(len(frames)):
-        if number not in missing:
-            try:
-                frames[number]
-            except StoreReadError:
-                damaged.append(number)
-    return damaged
 
 
 # -------------------------------------------------------------------------- repair

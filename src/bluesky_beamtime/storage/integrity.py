@@ -138,7 +138,7 @@ def _verify_array(
             f"the first is {array.missing[0]}"
         )
     if checksums:
-        array.damaged = _damaged(frames, set(array.missing))
+        array.damaged = damaged_frames(frames, set(array.missing))
         if array.damaged:
             report.problems.append(
                 f"{name}: {len(array.damaged)} frames are damaged, "
@@ -155,7 +155,8 @@ def _missing(folder: Path, layout: ArrayLayout, length: int) -> list[int]:
     return missing
 
 
-def _damaged(frames: FrameArray, missing: set[int]) -> list[int]:
+def damaged_frames(frames: FrameArray, missing: set[int]) -> list[int]:
+    """Return the numbers of frames that are there and cannot be read."""
     damaged: list[int] = []
     for number in range(len(frames)):
         if number not in missing:
