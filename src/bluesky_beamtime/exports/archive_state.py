@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -133,17 +134,20 @@ class ArchiveState:
                     "nothing was changed. Upgrade: pip install -U bluesky-beamtime",
                     filename=url,
                 )
-            fields = ("beamtime", "first_run", "newest_run", "runs")
-            entries = {
-                name: Entry(str(digest), int(size), int(modified))
-                for name, (digest, size, modified) in content["files"].items()
-            }
             return cls(
-                identity=Identity(*(content[field] for field in fields)),
-                session=content["session"],
-                time=float(content["time"]),
-                entries=entries,
-                absent=tuple(content["absent"]),
+                identity=Identity(
+                    beamtime=_checked(content["beamtime"], str),
+                    first_run=_checked(content["first_run"], str, type(None)),
+                    newest_run=_checked(content["newest_run"], str, type(None)),
+                    runs=_checked(content["runs"], int),
+                ),
+                session=_checked(content["session"], str),
+                time=_checked(content["time"], float, int),
+                entries={
+                    name: Entry(_hash(digest), _checked(size, int), _time(modified))
+                    for name, (digest, size, modified) in content["files"].items()
+                },
+                absent=tuple(_checked(line, str) for line in content["absent"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArchiveError(
@@ -152,3 +156,22 @@ class ArchiveState:
                 names=(STATE_FILE,),
                 filename=url,
             ) from error
+
+
+def _checked(value: Any, *kinds: type) -> Any:
+    """Return a value of an archive that others may have written, if it is of a kind."""
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{value!r} has no place there")
+    return value
+
+
+def _hash(value: Any) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", _checked(value, str)):
+        raise ValueError(f"{value!r} is no SHA-256")
+    return value
+
+
+def _time(value: Any) -> int:
+    if not 0 <= _checked(value, int) < 1 << 63:
+        raise ValueError(f"{value!r} is no time")
+    return value

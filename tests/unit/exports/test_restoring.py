@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.errors import ArchiveError, BackendError
 from bluesky_beamtime.exports import archive, prove, restore
-from bluesky_beamtime.exports.manifest import encode_manifest
+from bluesky_beamtime.exports.manifest import decode_manifest, encode_manifest
 from bluesky_beamtime.storage import ZarrWriter
 from bluesky_beamtime.storage.backends import (
     LocalBackend,
@@ -163,6 +165,39 @@ def test_a_manifest_that_is_damaged_or_lost_is_found(store: RecordingBackend) ->
         prove(store)
 
 
+def test_no_damage_whatever_passes(store: RecordingBackend, tmp_path: Path) -> None:
+    """Bits, ends, whole files, anywhere, list and manifest included."""
+    chance = random.Random(7)
+    good = {key: store.get_bytes(key) for key in store.list_prefix("", recursive=True)}
+    names = sorted(good)
+    for number in range(60):
+        name = names[number % len(names)]
+        data = bytearray(good[name])
+        kind = chance.choice(["flip", "cut", "more", "gone", "swap"])
+        if kind == "flip":
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        elif kind == "cut":
+            del data[chance.randrange(len(data)) :]
+        elif kind == "more":
+            data += chance.randbytes(3)
+        elif kind == "swap":
+            data = bytearray(good[names[(number + 1) % len(names)]])
+        if kind == "gone":
+            store.delete(name)
+        elif data != good[name]:
+            store.put_bytes(name, bytes(data))
+        else:
+            continue
+        with suppress(ArchiveError):
+            assert not prove(store).ok, (name, kind)
+        # A place of its own: elsewhere a good file may have come before.
+        with pytest.raises(ArchiveError):
+            restore(store, tmp_path / f"back{number}")
+        assert not (tmp_path / f"back{number}").exists()
+        store.put_bytes(name, good[name])
+    assert prove(store).ok
+
+
 # --------------------------------------------------------------------------- unfinished
 
 
@@ -261,6 +296,17 @@ def test_a_disk_that_refuses_leaves_nothing_behind_that_looks_whole(
 # ------------------------------------------------------------------------------ malice
 
 
+def make_fit(store: Any, content: Any) -> None:
+    """Write what an archive says of itself, and a manifest that fits it."""
+    state = orjson.dumps(content)
+    hashes = decode_manifest(store.get_bytes("MANIFEST.sha256"))
+    with suppress(Exception):
+        hashes.update({name: value[0] for name, value in content["files"].items()})
+    hashes["ARCHIVE.json"] = hashlib.sha256(state).hexdigest()
+    store.put_bytes("ARCHIVE.json", state)
+    store.put_bytes("MANIFEST.sha256", encode_manifest(hashes))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -284,11 +330,7 @@ def test_hostile_names_write_nothing(
     content = orjson.loads(store.get_bytes("ARCHIVE.json"))
     digest = hashlib.sha256(b"evil").hexdigest()
     content["files"][name] = [digest, 4, 0]
-    state = orjson.dumps(content)
-    hashes = {key: value[0] for key, value in content["files"].items()}
-    hashes["ARCHIVE.json"] = hashlib.sha256(state).hexdigest()
-    store.put_bytes("ARCHIVE.json", state)
-    store.put_bytes("MANIFEST.sha256", encode_manifest(hashes))
+    make_fit(store, content)
     before = below(tmp_path)
     place = tmp_path / "deep" / "back"
     for unfinished in (False, True):
@@ -297,6 +339,41 @@ def test_hostile_names_write_nothing(
     with pytest.raises(ArchiveError):
         prove(store)
     assert below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("beamtime", 5),
+        ("beamtime", "../x.db"),
+        ("beamtime", "x.zarr/zarr.json"),
+        ("beamtime", ""),
+        ("runs", "many"),
+        ("time", None),
+        ("time", True),
+        ("absent", [1]),
+        ("absent", 5),
+        ("files", []),
+        ("files", {"x.db": 1}),
+        ("files", {"x.db": ["0", 1, 2]}),
+        ("files", {"x.db": ["0" * 64, "1", 2]}),
+        ("files", {"x.db": ["0" * 64, 1, -1]}),
+        ("files", {"x.db": ["0" * 64, 1, 1 << 63]}),
+        ("format", "1"),
+        ("session", {}),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_refused_in_words(
+    store: RecordingBackend, tmp_path: Path, key: str, value: Any
+) -> None:
+    content = orjson.loads(store.get_bytes("ARCHIVE.json"))
+    make_fit(store, {**content, key: value})
+    for unfinished in (False, True):
+        with pytest.raises(ArchiveError):
+            restore(store, tmp_path / "back", unfinished=unfinished)
+    assert not (tmp_path / "back").exists()
+    with pytest.raises(ArchiveError):
+        archive(tmp_path / "home" / "x.db", store)
 
 
 def test_a_link_in_the_way_is_not_followed(
@@ -318,11 +395,7 @@ def test_a_database_that_is_none_is_not_given_its_place(
     content = orjson.loads(store.get_bytes("ARCHIVE.json"))
     store.put_bytes("x.db", b"text")
     content["files"]["x.db"][0] = hashlib.sha256(b"text").hexdigest()
-    state = orjson.dumps(content)
-    hashes = {key: value[0] for key, value in content["files"].items()}
-    hashes["ARCHIVE.json"] = hashlib.sha256(state).hexdigest()
-    store.put_bytes("ARCHIVE.json", state)
-    store.put_bytes("MANIFEST.sha256", encode_manifest(hashes))
+    make_fit(store, content)
     with pytest.raises(Exception, match="not a beamtime"):
         restore(store, tmp_path / "back")
     assert not (tmp_path / "back").exists()
