@@ -25,6 +25,12 @@ def refuse_existing(path: Path, what: str, *, append: bool, overwrite: bool) -> 
     SinkWriteError
         A file with something in it is there.
     """
+    if path.is_dir():
+        raise SinkWriteError(
+            f"{path} is a folder; give {what} the name of a file in it",
+            errno=errno.EISDIR,
+            filename=str(path),
+        )
     if append or overwrite:
         return
     if path.exists() and (not path.is_file() or path.stat().st_size):

@@ -26,6 +26,7 @@ from bluesky_beamtime.errors import (
     SinkStateError,
     SinkWriteError,
 )
+from bluesky_beamtime.sinks.misuse import AsyncOnly
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 
 logger = logging.getLogger("bluesky_beamtime.sinks")
@@ -84,7 +85,7 @@ class RawBlockSink(_Opens, Protocol):
         ...
 
 
-class ThreadedSink:
+class ThreadedSink(AsyncOnly):
     """A sink that works in one thread of its own, call after call.
 
     The event loop goes on meanwhile, and calls from several tasks come one after the
@@ -319,7 +320,8 @@ class ThreadedSink:
             raise SinkWriteError(
                 f"{context.operation} failed for {self.target}: {error}. "
                 + ("Nothing of this batch was written; " if records else "")
-                + "mend the cause, then write error.records again",
+                + "mend the cause, then "
+                + ("write error.records again" if records else "try again"),
                 context=context,
                 records=records,
                 errno=getattr(error, "errno", None),

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from bluesky_beamtime.errors import ErrorContext, SinkStateError
+from bluesky_beamtime.sinks.misuse import AsyncOnly, check_block, checked_readings
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 
 
-class InMemorySink:
+class InMemorySink(AsyncOnly):
     """Keeps readings and blocks in lists, in the order in which they came.
 
     They stay after ``close``, and opening again goes on after them. It costs the event
@@ -75,6 +76,7 @@ class InMemorySink:
         SinkStateError
             It is not open.
         """
+        items = checked_readings(self, items)
         self._check("write_many", items)
         self._readings.extend(items)
 
@@ -86,6 +88,7 @@ class InMemorySink:
         SinkStateError
             It is not open.
         """
+        check_block(self, "write", block)
         self._check("write", [block])
         self._blocks.append(block)
 
@@ -97,6 +100,7 @@ class InMemorySink:
         SinkStateError
             It is not open.
         """
+        check_block(self, "write_raw", block)
         self._check("write_raw", [block])
         self._raw.append(block)
 

@@ -18,6 +18,7 @@ from bluesky_beamtime.sinks.append_file import check_choice, refuse_existing
 from bluesky_beamtime.sinks.base import ThreadedSink
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
 from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS
+from bluesky_beamtime.sinks.misuse import check_block, checked_readings
 from bluesky_beamtime.sinks.parquet_parts import Parts
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import reading_batches
@@ -137,7 +138,7 @@ class ParquetSink(ThreadedSink):
         SinkWriteError
             The disk refused.
         """
-        items = list(items)
+        items = checked_readings(self, items)
         await self._work("write_many", self._write_readings, items, records=items)
 
     async def write(self, block: DaqBlock) -> None:
@@ -152,6 +153,7 @@ class ParquetSink(ThreadedSink):
         SinkWriteError
             The disk refused.
         """
+        check_block(self, "write", block)
         await self._work("write", self._write_block, block, records=[block])
 
     # ------------------------------------------------------------------------ work

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from bluesky_beamtime.errors import SinkError
 from bluesky_beamtime.sinks.base import BlockSink, ReadingSink
+from bluesky_beamtime.sinks.misuse import check_sink
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 
 logger = logging.getLogger("bluesky_beamtime.sinks")
@@ -66,6 +67,7 @@ async def pipe(
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size!r}")
     _check_interval(flush_interval_s)
+    check_sink(sink, ReadingSink, "pipe(stream, sink)")
     batches = _Batches(sink.write_many)
     try:
         await batches.drain(stream, batch_size, batches.flush_each(flush_interval_s))
@@ -108,6 +110,7 @@ async def pipe_blocks(
     """
     if flush_interval_s is not None:
         _check_interval(flush_interval_s)
+    check_sink(sink, BlockSink, "pipe_blocks(stream, sink)")
 
     async def write(batch: list[DaqBlock]) -> None:
         for block in batch:

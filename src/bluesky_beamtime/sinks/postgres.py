@@ -21,6 +21,7 @@ from bluesky_beamtime.sinks.base import logger
 from bluesky_beamtime.sinks.block_rows import block_values, summary_values
 from bluesky_beamtime.sinks.columns import SchemaPolicy
 from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS, SUMMARY_COLUMNS
+from bluesky_beamtime.sinks.misuse import AsyncOnly, check_block, checked_readings
 from bluesky_beamtime.sinks.postgres_config import (
     PostgresConfig,
     cleaned,
@@ -33,7 +34,7 @@ from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import Batch, reading_batches
 
 
-class PostgresSink:
+class PostgresSink(AsyncOnly):
     """Writes readings as rows of a table, and one row about each block.
 
     Each call is one transaction: when :meth:`write_many` returns, its rows are
@@ -217,7 +218,7 @@ class PostgresSink:
         SinkWriteError
             The server refused, or is away.
         """
-        items = list(items)
+        items = checked_readings(self, items)
         self._check("write_many", items)
         if items:
             batches = [("readings", batch) for batch in reading_batches(items)]
@@ -235,6 +236,7 @@ class PostgresSink:
         SinkWriteError
             The server refused, or is away.
         """
+        check_block(self, "write", block)
         self._check("write", [block])
         batches = [("blocks", Batch(SUMMARY_COLUMNS, [summary_values(block)]))]
         if self._samples:

@@ -37,6 +37,7 @@ from bluesky_beamtime.sinks.append_file import (
     refuse_existing,
 )
 from bluesky_beamtime.sinks.base import ThreadedSink
+from bluesky_beamtime.sinks.misuse import check_block
 from bluesky_beamtime.sinks.raw_reader import RawFile, RawFileHeader, checksum
 from bluesky_beamtime.sinks.records import DaqBlock
 
@@ -83,7 +84,13 @@ class RawCountsSink(ThreadedSink):
         check_choice(append, overwrite)
         self._path = Path(path)
         self._metadata = dict(file_metadata or {})
-        json.dumps(self._metadata, allow_nan=False)
+        try:
+            json.dumps(self._metadata, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"file_metadata goes into a header of JSON, which cannot hold it: "
+                f"{error}"
+            ) from error
         self._append, self._overwrite = append, overwrite
         self._file: AppendFile | None = None
         self._header: RawFileHeader | None = None
@@ -115,6 +122,7 @@ class RawCountsSink(ThreadedSink):
         SinkWriteError
             The block has no raw codes, or the disk refused.
         """
+        check_block(self, "write_raw", block)
         await self._work("write_raw", self._write_block, block, records=[block])
 
     def write_raw_nowait(self, block: DaqBlock) -> None:
@@ -123,6 +131,7 @@ class RawCountsSink(ThreadedSink):
         Waits for nothing but the file and other writers of it. Raises what
         :meth:`write_raw` raises.
         """
+        check_block(self, "write_raw_nowait", block)
         self.check_open("write_raw_nowait", [block])
         self._explain("write_raw_nowait", lambda: self._write_block(block), [block])
 

@@ -21,6 +21,7 @@ from bluesky_beamtime.sinks.layout import (
     TIMES,
     is_text,
 )
+from bluesky_beamtime.sinks.misuse import check_block, checked_readings
 from bluesky_beamtime.sinks.network import is_network_disk
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import Batch, reading_batches
@@ -161,7 +162,7 @@ class SqliteSink(ThreadedSink):
         SinkWriteError
             SQLite refused.
         """
-        items = list(items)
+        items = checked_readings(self, items)
         await self._work("write_many", self._write_readings, items, records=items)
 
     async def write(self, block: DaqBlock) -> None:
@@ -176,6 +177,7 @@ class SqliteSink(ThreadedSink):
         SinkWriteError
             SQLite refused.
         """
+        check_block(self, "write", block)
         await self._work("write", self._write_block, block, records=[block])
 
     # ------------------------------------------------------------------------ work

@@ -17,6 +17,7 @@ from bluesky_beamtime.sinks.base import ThreadedSink
 from bluesky_beamtime.sinks.block_rows import block_values
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
 from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS
+from bluesky_beamtime.sinks.misuse import check_block, checked_readings
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import Batch, reading_batches
 
@@ -91,7 +92,7 @@ class TextTableSink(ThreadedSink):
         SinkWriteError
             The disk refused.
         """
-        items = list(items)
+        items = checked_readings(self, items)
         await self._work("write_many", self._write_readings, items, records=items)
 
     async def write(self, block: DaqBlock) -> None:
@@ -119,6 +120,7 @@ class TextTableSink(ThreadedSink):
                 context=ErrorContext(f"{name}.write", self.target),
                 records=[block],
             )
+        check_block(self, "write", block)
         await self._work("write", self._write_block, block, records=[block])
 
     def _write_readings(self, readings: list[DaqReading]) -> None:
