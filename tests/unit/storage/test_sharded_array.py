@@ -26,7 +26,7 @@ from bluesky_beamtime.storage import (
     ShardedArray,
     open_frames,
     repair_store,
-    sharded_array,
+    reserve,
     shards,
     verify_store,
 )
@@ -421,17 +421,21 @@ def test_the_reserve_is_kept_again_after_it_was_spent(
     """Every publish on a full disk finds it, not only the first one."""
     array = create(path)
     assert (path / ".reserve").stat().st_blocks > 0
-    replace = sharded_array.replace_file
+    replace = reserve.replace_file
+    refused = 0
 
     def full(target: Path, data: bytes, *, sync: bool = False) -> None:
+        nonlocal refused
         if (path / ".reserve").exists():
+            refused += 1
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(target, data, sync=sync)
 
-    monkeypatch.setattr(sharded_array, "replace_file", full)
+    monkeypatch.setattr(reserve, "replace_file", full)
     for number, frame in enumerate(frames(3)):
         array.append(frame)
         assert array.publish() == number + 1
+        assert refused == number + 1
         assert (path / ".reserve").stat().st_blocks > 0
     array.close()
     assert not (path / ".reserve").exists()
