@@ -71,15 +71,15 @@ class SinkSubscriber:
             readings = takes_readings and not (blocks and not _holds_both(sink))
         if blocks is None:
             blocks = takes_blocks and (_holds_both(sink) or not readings)
-        if isinstance(sink, type) or not (takes_readings or takes_blocks):
+        if (readings and not takes_readings) or (blocks and not takes_blocks):
+            raise TypeError(
+                f"{type(sink).__name__} takes no {'blocks' if blocks else 'readings'}"
+            )
+        if isinstance(sink, type) or not (readings or blocks):
             name = sink.__name__ if isinstance(sink, type) else type(sink).__name__
             raise TypeError(
                 f"SinkSubscriber takes a sink of readings or blocks, not {name}"
                 + (f" itself: {name}(…)" if isinstance(sink, type) else "")
-            )
-        if (readings and not takes_readings) or (blocks and not takes_blocks):
-            raise TypeError(
-                f"{type(sink).__name__} takes no {'blocks' if blocks else 'readings'}"
             )
         self._sink: Any = sink
         self._on_error = on_error
