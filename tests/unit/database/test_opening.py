@@ -358,3 +358,37 @@ def test_links_lead_to_the_same_place(tmp_path: Path) -> None:
     assert count_runs(database) == 1
     assert database.store == tmp_path / "real" / "x.zarr"
     database.close()
+
+
+def without_log(path: Path) -> None:
+    """Make a file as copies are: alone, without a write-ahead log."""
+    with closing(Database(path)) as database:
+        add_run(database, "before")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode = delete").fetchone() == (
+            "delete",
+        )
+
+
+def test_a_copy_gets_its_log_back_when_it_is_recorded_into(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    without_log(path)
+    Database(path, mode="r").close()
+    assert not path.with_name("x.db-wal").exists()
+    with closing(Database(path)) as database:
+        add_run(database, "after")
+        assert path.with_name("x.db-wal").exists()
+        assert count_runs(database) == 2
+
+
+def test_a_copy_that_somebody_reads_is_recorded_into_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    without_log(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM runs").fetchone()
+        with closing(Database(path)) as database:
+            assert not path.with_name("x.db-wal").exists()
+            reader.execute("COMMIT")
+            add_run(database, "after")
+            assert count_runs(database) == 2
