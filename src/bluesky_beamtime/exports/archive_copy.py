@@ -108,8 +108,9 @@ class ArchiveCopy:
             with Turns(threads, self._take, look, self._far.stop.set) as turns:
                 self._give_out(turns, bringer)
                 turns.finish()
+                self._give_out_kept(turns, bringer)
+                turns.finish()
             self._bring_last(bringer)
-            self._check_kept()
             if self._failed:
                 raise self._incomplete()
             if not dry_run:
@@ -140,6 +141,12 @@ class ArchiveCopy:
                 turns.do(partial(bringer.bring, each))
         while last:
             turns.do_afterwards(last.pop()[1])
+
+    def _give_out_kept(self, turns: Turns[Outcome], bringer: Bringer) -> None:
+        """Have looked at what only the archive has."""
+        last = (self._journal, self._belongings.database.name)
+        for name in sorted(self._session.entries.keys() - self._seen - {*last}):
+            turns.do(partial(bringer.keep, name))
 
     def _read_now(
         self, each: Belonging, bringer: Bringer
@@ -196,17 +203,6 @@ class ArchiveCopy:
         self._session.checkpoint()
 
     # -------------------------------------------------------------------- at the end
-
-    def _check_kept(self) -> None:
-        """Look whether what only the archive has is there."""
-        for name in self._session.entries.keys() - self._seen:
-            if name == self._journal:
-                continue
-            self._report.kept += 1
-            if self._far.size(name) != self._session.entries[name].size:
-                self._failed[name] = (
-                    "the archive has lost it, and it is not here any more"
-                )
 
     def _complete_report(self, dry_run: bool) -> ArchiveReport:
         report, entries = self._report, self._session.entries

@@ -101,6 +101,20 @@ class Bringer:
                 return Outcome(each.name, "failed", why=str(error))
         return Outcome(each.name, "sent", entry)
 
+    def keep(self, name: str) -> Outcome:
+        """Look whether a file is there that is not here any more.
+
+        Raises
+        ------
+        BackendError
+            The store failed.
+        """
+        entry = self._session.entries[name]
+        if self._far.size(name) == entry.size:
+            return Outcome(name, "kept", entry)
+        why = "the archive has lost it, and it is not here any more"
+        return Outcome(name, "failed", why=why)
+
     def _known_already(self, each: Belonging) -> Outcome | None:
         """Return what became of a file that need not be sent, None if it has to be."""
         known = self._session.entries.get(each.name)

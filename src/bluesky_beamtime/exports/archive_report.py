@@ -26,7 +26,7 @@ class Outcome:
 
     name: str
     """Its name in the archive."""
-    action: Literal["sent", "found", "unchanged", "gone", "failed"]
+    action: Literal["sent", "found", "unchanged", "kept", "gone", "failed"]
     """As in :class:`ArchiveReport`; ``gone``: removed by others before its turn."""
     entry: Entry | None = None
     """What the archive has now."""
@@ -83,6 +83,8 @@ class ArchiveReport:
             self.sent_size += outcome.entry.size
         elif outcome.action == "found":
             self.found += 1
+        elif outcome.action == "kept":
+            self.kept += 1
         else:
             self.unchanged += 1
         if outcome.changing:
