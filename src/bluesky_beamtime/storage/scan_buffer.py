@@ -101,6 +101,7 @@ class ScanBuffer:
             The disk refused.
         """
         import zarr
+        from zarr.codecs import BloscCodec
 
         kind, fill = check_array(shape, dtype, fill)
         store = place.workshop / STORE
@@ -114,6 +115,8 @@ class ScanBuffer:
                 dtype=kind,
                 chunks=chunks_of(shape),
                 fill_value=fill,
+                # Smaller than by Zarr's default for noisy frames, and much sooner.
+                compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
             )
             group.attrs["tags"] = plain_json(tags)
             buffer = cls(place, group, tags, lock)
@@ -275,6 +278,7 @@ class ScanBuffer:
                 dtype=bool,
                 chunks=tuple(min(n, 64) for n in grid),
                 fill_value=False,
+                compressors=None,
             )
             self.mask = np.zeros(grid, bool)
         return self.mask
