@@ -26,7 +26,11 @@ def progress_bar() -> Generator[Callable[[str, int, int], None]]:
 
     console = Console(stderr=True)
     with Progress(
-        console=console, transient=True, disable=not sys.stderr.isatty()
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        # What is printed meanwhile stands above the bar; a pipe must still get it.
+        redirect_stdout=sys.stdout.isatty(),
     ) as bar:
         task = bar.add_task("")
 

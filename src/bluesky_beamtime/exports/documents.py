@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, cast
 
@@ -23,9 +24,8 @@ def write_jsonl(content: RunContent, files: ExportFiles) -> None:
     the documents tell where.
     """
     with files.single().open("w", encoding="utf-8") as file:
-        for number, (name, document) in enumerate(content.run.documents(), 1):
+        for name, document in _documents(content, files):
             file.write(f"{encode([name, document])}\n")
-            files.tell("documents", number, number)
 
 
 def write_msgpack(content: RunContent, files: ExportFiles) -> None:
@@ -36,9 +36,17 @@ def write_msgpack(content: RunContent, files: ExportFiles) -> None:
         default=_packable, use_bin_type=True, unicode_errors="backslashreplace"
     )
     with files.single().open("wb") as file:
-        for number, (name, document) in enumerate(content.run.documents(), 1):
+        for name, document in _documents(content, files):
             file.write(packer.pack([name, document]))
-            files.tell("documents", number, number)
+
+
+def _documents(content: RunContent, files: ExportFiles) -> Iterator[Any]:
+    run = content.run
+    # Those of frames come on top.
+    total = 2 + len(run.stream_names) + run.num_events
+    for number, document in enumerate(run.documents(), 1):
+        yield document
+        files.tell("documents", number, max(number, total))
 
 
 def _packable(value: Any) -> Any:

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bluesky_beamtime.errors import (
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.files import ExportFiles, Progress
 from bluesky_beamtime.exports.names import safe_name
+from bluesky_beamtime.exports.options import check_options, parse_options
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class ExportFormat:
     extension: str
     """What its files end with, without a dot."""
     write: Callable[..., None]
-    """``write(content, files, **options)`` writes a :class:`RunContent` into
-    :class:`ExportFiles`."""
+    """``write(content, files, *, …)`` writes a :class:`RunContent` into
+    :class:`ExportFiles`; its keywords are the options of the format, and a ``Literal``
+    says what they can be."""
     extra: str = "export"
     """What to install for it."""
 
@@ -69,13 +71,15 @@ class ExportFormat:
         Raises
         ------
         ExportError
-            The file is there already, the disk refused it, or the run has nothing that
-            this format could hold.
+            The file is there already, the disk refused it, the run has nothing that
+            this format could hold, or an option is not understood; nothing is left
+            behind.
         StorageError
             Frames cannot be read; nothing is left behind.
         MissingExtraError
             A package is absent.
         """
+        check_options(self.name, self.write, options)
         target = self.path_for(run, path)
         content = RunContent(run)
         try:
@@ -106,6 +110,16 @@ class ExportFormat:
                 stacklevel=3,
             )
         return files.written
+
+    def options(self, texts: Iterable[str]) -> dict[str, Any]:
+        """Return options that a user has written as ``key=value``.
+
+        Raises
+        ------
+        ExportError
+            The format does not understand one of them.
+        """
+        return parse_options(self.name, self.write, texts)
 
     def path_for(self, run: Run, path: str | os.PathLike[str] | None) -> Path:
         """Return where a run goes."""

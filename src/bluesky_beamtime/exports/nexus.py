@@ -44,8 +44,6 @@ def write_nexus(
         ``"embedded"`` copies frames; ``"external"`` links those that detectors wrote
         into HDF5 files, by relative paths.
     """
-    if frames not in ("embedded", "external"):
-        raise ValueError(f"frames={frames!r}: 'embedded' or 'external'")
     with create_hdf5(files.single(), files) as root:
         root.attrs["NX_class"] = "NXroot"
         root.attrs["creator"] = f"bluesky-beamtime {__version__}"

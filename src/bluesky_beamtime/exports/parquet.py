@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,37 @@ from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
+from bluesky_beamtime.exports.readings import write_readings
 from bluesky_beamtime.exports.texts import json_text, plain_text
+from bluesky_beamtime.sinks import ParquetSink
 
 _GROUP_BYTES = 16 << 20
 _GROUP_ROWS = 1 << 16
 
 
-def write_parquet(content: RunContent, files: ExportFiles) -> None:
+def write_parquet(
+    content: RunContent,
+    files: ExportFiles,
+    *,
+    rows: Literal["events", "readings"] = "events",
+) -> None:
     """Write a Parquet file for each stream.
 
     Units stand in the metadata of each column, the start document in that of the file.
     Arrays and frames are fixed-shape tensors, which readers that do not know them see
     as lists. A value that is not there is null; what has no type of its own is JSON.
+
+    Parameters
+    ----------
+    content, files
+        The run, and where to.
+    rows
+        ``"events"`` is a row for each event; ``"readings"`` one file for all streams,
+        with a row for each object of each event, as a live sink writes it.
     """
+    if rows == "readings":
+        write_readings(content, files, ParquetSink)
+        return
     streams = list(content.streams.values())
     paths = files.several([stream.name for stream in streams])
     pq: Any = import_module("pyarrow.parquet")

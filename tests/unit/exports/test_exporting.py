@@ -113,6 +113,3 @@ def test_command_writes_and_prints_the_files(
     capsys.readouterr()
     assert command(monkeypatch, "export", file, "-1", "--to", "csv", "-o", out) == 0
     assert "frames of map, cam1, cam2" in capsys.readouterr().err
-    two = ("export", file, "7", "-1", "--to", "csv", "-o", tmp_path / "one.csv")
-    assert command(monkeypatch, *two) == 1
-    assert "do not go into one file" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,8 @@ def export(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="Scan numbers, -1 for the newest run, or parts of uids.",
+            help="Scan numbers, -1 for the newest run, or parts of uids; 3-7 for a "
+            "range of scan numbers, last:5 for the newest.",
         ),
     ],
     to: Annotated[
@@ -24,18 +24,27 @@ def export(
         typer.Option("--to", metavar="FORMAT", help="Such as nexus, hdf5 or csv."),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--out",
             "-o",
             metavar="PATH",
             help="A file, or a folder for names like 214_scan.nxs; by default the "
-            "current folder.",
+            "current folder. One that ends with a slash is made.",
         ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="What the format understands, such as frames=external of nexus or "
+            "rows=readings of csv; again for another one.",
+        ),
+    ] = None,
 ) -> None:
     """Write runs for another program; prints the names of the files.
 
@@ -43,4 +52,4 @@ def export(
     """
     from bluesky_beamtime.cli.exporting import export_runs
 
-    export_runs(file, runs, to=to, out=out, overwrite=overwrite)
+    export_runs(file, runs, to=to, out=out, overwrite=overwrite, options=options or ())
