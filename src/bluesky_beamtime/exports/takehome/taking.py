@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bluesky_beamtime.database import Run
-from bluesky_beamtime.errors import BeamtimeError, ExportError
+from bluesky_beamtime.errors import BeamtimeError, DatabaseWriteError, ExportError
 from bluesky_beamtime.exports.manifest import MANIFEST_FILE
 from bluesky_beamtime.exports.placing import Placing
 from bluesky_beamtime.exports.staging import Staging, clear_dead
@@ -118,7 +118,9 @@ def take_home(
     except OSError as error:
         if isinstance(error, FileExistsError) and error.filename == str(target):
             raise _there_already(target) from error
-        if isinstance(error, BeamtimeError) or error.errno is None:
+        known = isinstance(error, BeamtimeError)
+        # The copy of the database is no matter of its own.
+        if error.errno is None or (known and not isinstance(error, DatabaseWriteError)):
             raise
         raise refused(error, target) from error
     found = {each.name: getattr(content, each.name) for each in fields(content)}
