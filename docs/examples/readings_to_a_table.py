@@ -34,7 +34,8 @@ with open("cooldown.csv") as file:
 # [live]
 from bluesky import RunEngine
 from bluesky.plans import scan
-from ophyd.sim import det, motor
+from ophyd_async.core import init_devices
+from ophyd_async.sim import PatternGenerator, SimMotor, SimPointDetector
 
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.sinks import SinkSubscriber, SqliteSink
@@ -42,6 +43,9 @@ from bluesky_beamtime.sinks import SinkSubscriber, SqliteSink
 RE = RunEngine()
 beamtime = Beamtime("cryo.db")
 beamtime.attach(RE)
+with init_devices():
+    motor = SimMotor(instant=True)
+    det = SimPointDetector(PatternGenerator(), num_channels=1)
 with SinkSubscriber(SqliteSink("live.sqlite")) as live:
     RE.subscribe(live)
     RE(scan([det], motor, -1, 1, 5))
