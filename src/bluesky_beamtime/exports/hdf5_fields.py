@@ -131,8 +131,9 @@ def _layout(field: Field, folder: Path) -> Any:
         raise _not_linkable(field, "in the events")
     layout: Any = h5py.VirtualLayout(field.shape, field.dtype)
     stored, source_of_row, index_of_row = sources
-    if values.per_row is not None:
-        raise _not_linkable(field, "several in each event")
+    # Several frames of one event are a row of their own in the export alone: the same
+    # values in the same order.
+    each = values.per_row or 1
     breaks = 1 + np.flatnonzero(
         (np.diff(source_of_row) != 0) | (np.diff(index_of_row) != 1)
     )
@@ -144,7 +145,7 @@ def _layout(field: Field, folder: Path) -> Any:
         relative = os.path.relpath(path, folder)
         source: Any = h5py.VirtualSource(relative, dataset, shape, field.dtype)
         begin = int(index_of_row[first])
-        layout[first:last] = source[begin : begin + last - first]
+        layout[first:last] = source[begin * each : (begin + last - first) * each]
     return layout
 
 

@@ -22,8 +22,9 @@ def level_name(name: str) -> str:
 
 
 def nexus_name(name: str) -> str:
-    """Return a name that NeXus allows: letters, digits, underscores."""
-    return _shorter(re.sub(r"[^A-Za-z0-9_]", "_", name)) or "_"
+    """Return a name that NeXus allows: letters, digits, underscores, no digit first."""
+    safe = _shorter(re.sub(r"[^A-Za-z0-9_]", "_", name))
+    return f"_{safe}" if not safe or safe[0].isdigit() else safe
 
 
 def _shorter(name: str) -> str:

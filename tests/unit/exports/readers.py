@@ -205,7 +205,7 @@ def read_nexus(paths: Sequence[Path], keys: Sequence[Sequence[str]]) -> Found:
                 for group in entry.values()
                 if group.attrs.get("bluesky_name") == stream
             )
-            assert plot.attrs["NX_class"] == "NXdata"
+            assert plot.attrs["NX_class"] in ("NXdata", "NXcollection")
             seq_nums = plot["seq_num"][...].tolist()
             times = dict(zip(seq_nums, plot["time"][...].tolist(), strict=True))
             found[number][""] = (times, plot["time"].attrs["units"])

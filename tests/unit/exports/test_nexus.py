@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from nexusformat.nexus import nxload
+from nexusformat.nexus.validate import validate_file
 
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.database import Run
@@ -17,6 +18,7 @@ from bluesky_beamtime.errors import ExportError
 from bluesky_beamtime.storage import HDF5Writer, ZarrWriter
 
 from . import conftest as sent
+from .kinds import KINDS, Emitter
 
 
 def test_everything_comes_back_with_names_and_units(run: Run, tmp_path: Path) -> None:
@@ -96,9 +98,74 @@ def test_frames_of_hdf5_files_can_be_linked(tmp_path: Path) -> None:
         assert not file["entry/instrument/cam1/cam1"][...].any()
 
 
+def test_several_frames_of_an_event_can_be_linked(tmp_path: Path) -> None:
+    """Also where an event was repeated after a pause, and frames lie apart."""
+    pytest.importorskip("hdf5plugin")
+    stack = np.arange(8 * 3 * 5, dtype="u2").reshape(8, 3, 5)
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        run = Emitter(beamtime, tmp_path)
+        run.describe("primary", {}, {"cam": (stack, 2, HDF5Writer)})
+        kind = run.stop()
+        (path,) = beamtime[kind.uid].export(tmp_path, "nexus", frames="external")
+    with h5py.File(path) as file:
+        linked = file["entry/instrument/cam/cam"]
+        assert linked.is_virtual
+        np.testing.assert_array_equal(linked, stack.reshape(4, 2, 3, 5))
+    assert path.stat().st_size < 64 << 10
+
+
+def check_structure(path: Path) -> None:
+    """Check by h5py alone what readers rely on to find and draw a plot."""
+    with h5py.File(path) as root:
+        plots: list[h5py.Group] = []
+
+        def look(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Group):
+                assert str(node.attrs["NX_class"]).startswith("NX"), name
+            if node.attrs.get("NX_class") == "NXdata":
+                plots.append(node)
+
+        root.visititems(look)
+        assert root.attrs["NX_class"] == "NXroot"
+        entry = root[root.attrs["default"]]
+        if "default" in entry.attrs:
+            assert entry[entry.attrs["default"]] in plots
+        else:
+            assert not plots
+        for plot in plots:
+            signal = plot[plot.attrs["signal"]]
+            axes = plot.attrs["axes"].tolist()
+            assert len(axes) == signal.ndim
+            for place, axis in enumerate(axes):
+                if axis != ".":
+                    assert plot.attrs[f"{axis}_indices"] == place
+                    assert plot[axis].shape == (signal.shape[place],)
+            for name in plot.attrs.get("auxiliary_signals", ()):
+                assert plot[name].shape == signal.shape
+            for name in plot.attrs:
+                if name.endswith("_indices"):
+                    assert name.removesuffix("_indices") in plot
+            assert plot["time"].attrs["units"] == "s"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_run_is_valid(tmp_path: Path, name: str) -> None:
+    """By the definitions of the NeXus base classes, as nexusformat has them."""
+    with Beamtime(tmp_path / "x.db", sample="LaB6") as beamtime:
+        uid = KINDS[name](beamtime, tmp_path).uid
+        beamtime[uid].note("the beam was away")
+        (path,) = beamtime[uid].export(tmp_path / "run.nxs", "nexus")
+    _, errors = validate_file(path)
+    assert errors == 0
+    check_structure(path)
+
+
 def test_frames_that_cannot_be_linked_are_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="frames='embedded'"):
         run.export(tmp_path / "run.nxs", "nexus", frames="external")
+    with pytest.raises(ExportError, match="frames='embedded' or 'external', not 'no'"):
+        run.export(tmp_path / "run.nxs", "nexus", frames="no")
     assert not list(tmp_path.glob("*.nxs"))
 
 
@@ -135,6 +202,8 @@ def test_fly_scan_with_two_cameras_opens_with_its_plot(RE: Any, tmp_path: Path) 
         (path,) = run.export(tmp_path, "nexus")
         frames = {key: run["primary"].frames(key)[:] for key in ("cam1", "cam2")}
         at = run["primary"].read()["cam1_x"].values
+    check_structure(path)
+    assert validate_file(path)[1] == 0
     root: Any = nxload(path)
     plot = root.plottable_data
     assert plot.nxpath == "/entry/primary_cam1"
