@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -99,12 +100,15 @@ class Columns:
         return found
 
     def _numbered(self, column: str) -> Iterable[str]:
-        clashes = [
-            name
-            for name in self.names or ()
-            if name.casefold() == column.casefold() and name != column
-        ]
-        return (f"{column}_{number}" for number in range(2, len(clashes) + 2))
+        folded = column.casefold()
+        names = [name.casefold() for name in self.names or ()]
+        if folded not in names:
+            return
+        # Each of those that are called alike may have taken a number.
+        alike = re.compile(re.escape(folded) + r"(_\d+)?")
+        count = sum(1 for name in names if alike.fullmatch(name))
+        for number in range(2, count + 2):
+            yield f"{column}_{number}"
 
     @staticmethod
     def _distinct(columns: Iterable[str], beside: Sequence[str]) -> list[str]:
