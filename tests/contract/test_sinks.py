@@ -318,7 +318,7 @@ async def test_D_04_open_twice_is_nothing(kind: Kind, tmp_path: Path) -> None:
     assert same(kind.rows(sink), expected([make_reading(1), make_reading(2)]))
 
 
-async def test_open_after_close_goes_on_after_what_is_there(
+async def test_D_27_D_41_open_after_close_goes_on_after_what_is_there(
     kind: Kind, tmp_path: Path
 ) -> None:
     """D-27, D-41, D-69: with one header, in the same columns, nothing lost."""
@@ -329,7 +329,7 @@ async def test_open_after_close_goes_on_after_what_is_there(
     assert same(kind.rows(sink), expected([make_reading(n) for n in range(3)]))
 
 
-async def test_use_before_open_and_after_close_is_refused_in_one_way(
+async def test_D_25_D_39_D_52_D_65_D_70_use_before_open_or_after_close_is_refused(
     kind: Kind, tmp_path: Path
 ) -> None:
     """D-25, D-30, D-39, D-52, D-65, D-70: a RuntimeError of the tree, with records."""
@@ -401,7 +401,7 @@ async def test_D_09_every_table_has_the_same_rows(kind: Kind, tmp_path: Path) ->
     assert same(kind.rows(sink), expected(readings))
 
 
-async def test_an_empty_batch_is_nothing(kind: Kind, tmp_path: Path) -> None:
+async def test_D_40_an_empty_batch_is_nothing(kind: Kind, tmp_path: Path) -> None:
     """D-40: it does not even fix the columns."""
     async with kind.make(tmp_path) as sink:
         await sink.write_many([])
@@ -563,7 +563,7 @@ async def test_nan_and_infinities_are_no_surprise(table: Kind, tmp_path: Path) -
     assert math.copysign(1, found[3]) == -1
 
 
-async def test_calls_from_several_tasks_are_whole_and_none_is_lost(
+async def test_D_49_D_64_calls_from_several_tasks_are_whole_and_none_is_lost(
     kind: Kind, tmp_path: Path
 ) -> None:
     """D-49, D-64: concurrent writes never meet inside of the sink."""
@@ -616,7 +616,7 @@ async def test_D_83_log_lines_have_names_and_fields(
 # ---------------------------------------------------------------------- blocks
 
 
-async def test_blocks_become_the_rows_of_block_to_rows(
+async def test_D_24_D_31_blocks_become_the_rows_of_block_to_rows(
     kind: Kind, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """D-10, D-24, D-31, D-35: each sample of each channel, in order, exact."""
@@ -629,7 +629,7 @@ async def test_blocks_become_the_rows_of_block_to_rows(
     assert same(kind.rows(sink), rows)
 
 
-async def test_readings_and_blocks_are_not_mixed_in_one_table(
+async def test_D_37_readings_and_blocks_are_not_mixed_in_one_table(
     table: Kind, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """D-24, D-37: refused, with what was there intact; also after reopening."""

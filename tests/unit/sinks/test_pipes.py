@@ -274,3 +274,27 @@ async def test_what_is_there_already_can_be_piped() -> None:
     async with Noting() as sink:
         assert await pipe([reading(n) for n in range(5)], sink) == 5
         assert await pipe_blocks(iter([block(1)]), sink) == 1
+
+
+async def test_D_18_the_error_carries_what_waits_behind_the_failed_batch_too() -> None:
+    """D-18: read from the stream while the sink was writing, and in no batch yet."""
+    sink = Noting(fail_at=0)
+    sink.hold = asyncio.Event()
+    more = asyncio.Event()
+
+    async def readings() -> AsyncIterator[Any]:
+        yield reading(0)
+        await sink.wrote.wait()
+        yield reading(1)
+        yield reading(2)
+        more.set()
+        await asyncio.Event().wait()
+
+    async with sink:
+        piping = asyncio.create_task(pipe(readings(), sink, flush_interval_s=0.01))
+        await more.wait()
+        sink.hold.set()
+        with pytest.raises(OSError, match="the disk is gone") as caught:
+            await piping
+    records: Any = caught.value
+    assert [r.values["n"] for r in records.records] == [0, 1, 2]

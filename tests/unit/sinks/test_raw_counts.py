@@ -70,7 +70,7 @@ def parse(path: Path) -> tuple[dict[str, Any], list[tuple[dict[str, Any], bytes]
     return header, chunks
 
 
-async def test_D_72_the_layout_byte_by_byte(tmp_path: Path) -> None:
+async def test_D_72_D_74_the_layout_byte_by_byte(tmp_path: Path) -> None:
     """D-72, D-74, D-76: lengths, JSON, payloads, read with struct and json."""
     async with RawCountsSink(tmp_path / "x.dt-raw") as sink:
         for number in range(3):

@@ -95,7 +95,7 @@ async def test_D_45_no_write_ahead_log_on_a_network_disk(
         {"schema": "other"},
     ],
 )
-def test_D_46_what_would_become_sql_is_checked_when_it_is_given(
+def test_D_46_D_47_what_would_become_sql_is_checked_when_it_is_given(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
     """D-46, D-47: with its name in the text."""

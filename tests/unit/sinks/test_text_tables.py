@@ -34,7 +34,9 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-async def test_D_23_blocks_are_refused_by_default(kind: Any, tmp_path: Path) -> None:
+async def test_D_23_D_30_blocks_are_refused_by_default(
+    kind: Any, tmp_path: Path
+) -> None:
     """D-23, D-30: before anything else is looked at, and nothing is written."""
     sink = kind(tmp_path / "x")
     with pytest.raises(SinkError, match="accept_blocks=True") as caught:
