@@ -146,6 +146,23 @@ def test_field_is_the_one_asked_for_or_the_first_number(
     first.take(plan([bl.diode], bl.x, bl.y), "diode")
 
 
+@pytest.mark.parametrize("values", [[1.5, 2.5], [1 + 2j, 3j], [True, False], [3, 4]])
+def test_values_that_are_not_what_was_declared_keep_their_type(
+    values: list[Any], maps: Any, bl: Beamline
+) -> None:
+    """L-13, L-27: a device may call an integer what is none."""
+
+    class Wrong(Soft):
+        def describe(self) -> dict[str, Any]:
+            return {"value": {"source": "s", "dtype": "integer", "shape": []}}
+
+    mine = maps(field="value")
+    run = mine.recorded(bp.count([Wrong("soft", value=values)], 2))
+    data = mine.newest()["data"][...]
+    assert data.tolist() == values and mine.subscriber.error is None
+    assert data.dtype.kind == run.primary.read()["value"].dtype.kind
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (1, 4)])
 def test_arrays_of_any_rank_inside_events(
     shape: tuple[int, ...], maps: Any, bl: Beamline

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database.rowframes import frame_dims
-from bluesky_beamtime.errors import MetadataError, StoreStateError
+from bluesky_beamtime.errors import MetadataError, ScanMismatchError, StoreStateError
 from bluesky_beamtime.recording.point_values import PointReader, PointValues
 from bluesky_beamtime.recording.scan_plan import (
     ScanPlan,
@@ -20,6 +20,7 @@ from bluesky_beamtime.recording.scan_plan import (
     plan_scan,
 )
 from bluesky_beamtime.storage.layout import plain_json
+from bluesky_beamtime.storage.scan_values import cast_exactly
 
 if TYPE_CHECKING:
     from bluesky_beamtime.storage import ScanStorage
@@ -77,7 +78,9 @@ class ScanFilling:
         self._visited: list[NDArray[np.bool_]] = []
         self._cell: tuple[int, ...] | None = None
         self._buffer: Path | None = None
+        self._dtype = np.dtype(np.float64)
         self._touched = False
+        self._axes_are_old = False
         self.missed: list[tuple[str, Document]] = []
 
     @property
@@ -119,6 +122,18 @@ class ScanFilling:
                 if len(self.missed) < _MOST_MISSED:
                     self.missed.append((name, doc))
                 raise
+
+    def refresh(self) -> None:
+        """Write the axes as far as they are known by now, if they have changed.
+
+        Raises
+        ------
+        StorageError
+            They cannot be written; the data are not touched.
+        """
+        if self._axes_are_old and self._plan is not None and self.reserved:
+            self._storage.set_axes(self._plan.axes(self._positions))
+            self._axes_are_old = False
 
     def end(self, stop: Document | None) -> None:
         """Save what there is, with its axes.
@@ -179,7 +194,7 @@ class ScanFilling:
             tags=self._describe(plan, cell),
             autosave=False,
         )
-        self._cell = cell
+        self._cell, self._dtype = cell, dtype
         self._buffer = self._storage.buffer
 
     def _describe(self, plan: ScanPlan, cell: tuple[int, ...]) -> dict[str, Any]:
@@ -239,9 +254,10 @@ class ScanFilling:
         inside: NDArray[np.intp],
     ) -> None:
         cell = tuple(points.values.shape[1:])
-        if self._cell is None or (cell != self._cell and not self._touched):
-            declared = declared_type(self._reader.data_keys[self._field])
-            self._reserve(plan, cell, declared or points.values.dtype)
+        if not self._touched:
+            dtype = self._type_of(points.values)
+            if (cell, dtype) != (self._cell, self._dtype):
+                self._reserve(plan, cell, dtype)
         if not self._storage.enabled or (self._buffer is None and not self._touched):
             return
         if not self.reserved:
@@ -254,6 +270,17 @@ class ScanFilling:
         values = points.values[inside]
         self._storage.update(dict(zip(indices, values, strict=True)))
         self._touched = True
+
+    def _type_of(self, values: NDArray[Any]) -> np.dtype[Any]:
+        """Return the declared type, unless the values do not fit into it."""
+        declared = declared_type(self._reader.data_keys[self._field])
+        if declared is None or values.dtype.kind == "b":
+            return values.dtype
+        try:
+            cast_exactly(values, declared, self._field)
+        except ScanMismatchError:
+            return values.dtype
+        return declared
 
 
 def _plain(value: Any) -> Any:

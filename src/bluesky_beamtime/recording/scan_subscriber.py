@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +22,17 @@ Document = Mapping[str, Any]
 logger = logging.getLogger(__name__)
 # Documents that may wait before the plan does: arrays in events fill the memory.
 _MOST_WAITING = 256
+# Seconds between two looks at the axes: to write them costs as much as a point.
+_REFRESH = 0.25
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A document on its way to the thread."""
+
+    name: str
+    doc: Document
 
 
 class ScanSubscriber:
@@ -114,7 +127,7 @@ class ScanSubscriber:
         if name == "event":
             # A device may measure into the same array again.
             doc = {**doc, "data": {k: _own(v) for k, v in doc["data"].items()}}
-        self._queue.put((name, doc))
+        self._queue.put(_Told(name, doc))
         if name == "stop" and not self.wait(self._end_timeout):
             logger.warning(
                 "the array of the scan is not complete after %g s; it goes on filling "
@@ -178,18 +191,26 @@ class ScanSubscriber:
                 self._thread.start()
 
     def _work(self) -> None:
+        refreshed = time.monotonic()
+        item: Any
         while True:
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=_REFRESH if self._fillings else None)
+            except queue.Empty:
+                item = _NOTHING
             if item is None:
                 break
+            if isinstance(item, _Told):
+                try:
+                    self._take(item.name, item.doc)
+                except Exception as error:
+                    # A document that is no document; the next run may be well.
+                    self._note("a document was not understood", error)
+            if not isinstance(item, _Told) or time.monotonic() > refreshed + _REFRESH:
+                self._refresh()
+                refreshed = time.monotonic()
             if isinstance(item, threading.Event):
                 item.set()
-                continue
-            try:
-                self._take(*item)
-            except Exception as error:
-                # A document that is no document; the next run may be well.
-                self._note("a document was not understood", error)
         for uid in list(self._fillings):
             self._end(uid, None)
 
@@ -236,6 +257,14 @@ class ScanSubscriber:
                 logger.error(
                     "a point of %s was not taken yet: %s", filling.label, error
                 )
+
+    def _refresh(self) -> None:
+        for filling in self._fillings.values():
+            try:
+                filling.refresh()
+            except Exception:
+                # The end of the run writes them, or says why not.
+                logger.debug("axes of %s not written yet", filling.label, exc_info=True)
 
     def _end(self, uid: str, stop: Document | None) -> None:
         filling = self._fillings.pop(uid, None)

@@ -153,6 +153,9 @@ class ScanStorage(ObservedScans):
             place = reserve_place(
                 folder, self._name, self._format, numbered=self._numbered
             )
+            if self._buffer is not None:
+                # Another thread was here since.
+                self.save()
             try:
                 self._buffer = ScanBuffer.create(
                     place, sizes, kind, fillValue, kept, planned

@@ -377,6 +377,7 @@ def test_detector_is_followed_until_it_is_let_go(
 
 
 def test_what_a_killed_process_measured_is_there(tmp_path: Path) -> None:
+    """L-13, L-26: the array is on disk, not in memory; its number is not used again."""
     child = """
 import os, signal, sys
 from bluesky_beamtime.storage import ScanStorage
