@@ -33,7 +33,7 @@ class ParquetSink(ThreadedSink):
     finished files, ``<stem>.part-NNNNN.parquet`` beside ``path``, and ``close`` puts
     them together into one file at ``path``. A block has a part of its own. Readings go
     on in the last part, which a longer one replaces at once or not at all, until it has
-    1000 rows, its columns change or :meth:`flush` was called. When :meth:`write` or
+    500 rows, its columns change or :meth:`flush` was called. When :meth:`write` or
     :meth:`write_many` returns, its rows survive ``kill -9`` and can be read by anybody;
     after :meth:`flush` or :meth:`close` they survive a power cut. What a killed process
     left is taken up by ``append=True``; ``close`` then makes one file of it.

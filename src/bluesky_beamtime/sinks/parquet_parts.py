@@ -19,7 +19,7 @@ from bluesky_beamtime.sinks.parquet_files import KEY, facts_of, parquet, sync_fi
 from bluesky_beamtime.sinks.parquet_growing import Growing
 from bluesky_beamtime.sinks.parquet_merge import merge
 
-_READINGS_PER_PART = 1000
+_READINGS_PER_PART = 500
 """A part with fewer takes the readings of further calls."""
 
 
@@ -175,16 +175,19 @@ class Parts:
 
     def _put(self, table: Any, path: Path) -> None:
         unfinished = path.with_name(f".{path.name}.unfinished")
+        content = cast("Any", import_module("pyarrow")).BufferOutputStream()
+        # It will not be there for long: quickly written, not tightly; and in one go,
+        # since the library writes each piece of each column for itself.
+        parquet().write_table(
+            table,
+            content,
+            row_group_size=self._row_group_size or table.num_rows,
+            compression="none",
+            use_dictionary=table.num_rows > 5000,
+            write_statistics=False,
+        )
         try:
-            # It will not be there for long: quickly written, not tightly.
-            parquet().write_table(
-                table,
-                unfinished,
-                row_group_size=self._row_group_size or table.num_rows,
-                compression="none",
-                use_dictionary=table.num_rows > 5000,
-                write_statistics=False,
-            )
+            unfinished.write_bytes(content.getvalue())
             unfinished.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
