@@ -177,6 +177,11 @@ class RawCountsSink(ThreadedSink):
                 "block has no raw_codes: the device was not asked to keep them. "
                 "CsvSink, ParquetSink and others take its data"
             )
+        if codes.dtype.kind not in "biufc":
+            raise SinkSchemaError(
+                f"raw_codes of the type {codes.dtype} are no numbers; a .dt-raw file "
+                "holds those of a converter"
+            )
         with self._writing:
             # Another thread may have closed it meanwhile.
             self.check_open("write_raw", [block])

@@ -336,3 +336,60 @@ async def test_threads_and_the_event_loop_take_turns(tmp_path: Path) -> None:
     assert [b.block_index for b in found] == list(range(125))
     seen = sorted(b.first_sample_index for b in found)
     assert seen == sorted(5 * [6 * n for n in range(25)])
+
+
+async def test_D_02_D_03_D_04_the_life_of_a_raw_sink_is_that_of_the_others(
+    tmp_path: Path,
+) -> None:
+    """D-02, D-03, D-04, D-25: twice, too early, too late, and with an exception."""
+    sink = RawCountsSink(tmp_path / "x")
+    for use in (sink.write_raw(block(0)), sink.flush()):
+        with pytest.raises(SinkStateError, match="before open"):
+            await use
+    with pytest.raises(ZeroDivisionError):
+        async with sink as inside:
+            assert inside is sink
+            await sink.write_raw(block(0))
+            await sink.open()
+            await sink.write_raw(block(1))
+            raise ZeroDivisionError
+    await sink.close()
+    given = block(2)
+    with pytest.raises(SinkStateError, match="after close") as caught:
+        await sink.write_raw(given)
+    assert caught.value.records == [given]
+    with pytest.raises(SinkStateError, match="after close"):
+        sink.write_raw_nowait(given)
+    assert [b.block_index for b in iter_blocks(sink.path)] == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["O", "U3", "M8[ns]", "i2,f4"])
+async def test_D_78_codes_that_are_no_numbers_are_refused(
+    dtype: str, tmp_path: Path
+) -> None:
+    """D-76, D-78: their bytes would be addresses, or nothing that can be read back."""
+    codes = np.zeros((1, 2), dtype)
+    given = DaqBlock(
+        device="d", channels=("a",), data=np.zeros((1, 2)), raw_codes=codes
+    )
+    async with RawCountsSink(tmp_path / "x") as sink:
+        with pytest.raises(SinkSchemaError, match="no numbers"):
+            await sink.write_raw(given)
+    assert sink.path.stat().st_size == 0
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "<u2", ">i4", "u8", "f2", ">f8", "c16"])
+async def test_D_76_every_kind_of_number_comes_back(dtype: str, tmp_path: Path) -> None:
+    """D-72, D-76, D-84: in any byte order, read by NumPy alone."""
+    codes = np.array([[0, 1, 2], [3, 100, 127]]).astype(dtype)
+    given = DaqBlock(
+        device="d", channels=("a", "b"), data=np.zeros((2, 3)), raw_codes=codes
+    )
+    async with RawCountsSink(tmp_path / "x") as sink:
+        await sink.write_raw(given)
+    (again,) = iter_blocks(sink.path)
+    assert again.raw_codes is not None
+    assert np.array_equal(again.raw_codes, codes)
+    little = np.dtype(read_file_header(sink.path).dtype).newbyteorder("<")
+    tail = sink.path.read_bytes()[-codes.nbytes :]
+    assert np.array_equal(np.frombuffer(tail, little).reshape(2, 3), codes)
