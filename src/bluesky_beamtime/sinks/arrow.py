@@ -21,7 +21,7 @@ from bluesky_beamtime.sinks.layout import (
     is_text,
 )
 from bluesky_beamtime.sinks.records import DaqBlock
-from bluesky_beamtime.sinks.texts import describe_error
+from bluesky_beamtime.sinks.texts import describe_error, is_one_text
 
 EXACT = 2**53
 """Whole numbers up to this one are exact as floats."""
@@ -64,11 +64,8 @@ def _column(name: str, values: tuple[Any, ...]) -> Any:
 
 
 def _text_column(values: tuple[Any, ...]) -> Any:
-    first = values[0]
-    # Devices, units and errors are mostly the same in all rows. Only text and None are
-    # nothing else's equals.
-    if (first is None or type(first) is str) and values.count(first) == len(values):
-        return _repeated(first, len(values))
+    if is_one_text(values):
+        return _repeated(values[0], len(values))
     return _arrow().array(values, _arrow().string())
 
 

@@ -13,7 +13,7 @@ import orjson
 from bluesky_beamtime.errors import SinkSchemaError
 from bluesky_beamtime.sinks.append_file import AppendFile
 from bluesky_beamtime.sinks.text_table import TextTableSink
-from bluesky_beamtime.sinks.texts import as_text
+from bluesky_beamtime.sinks.texts import as_text, is_one_text
 
 _PLAIN = {bool, int, str, type(None)}
 _ZONE = operator.attrgetter("tzinfo")
@@ -103,6 +103,8 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 def _ready(column: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a column with values that `orjson` writes as they are."""
+    if is_one_text(column):
+        return column
     try:
         # Neither NaN nor an infinity leaves a sum again.
         if math.isfinite(sum(column)):

@@ -26,6 +26,16 @@ def iso_texts(moments: Sequence[datetime | None]) -> list[str | None]:
     return [None if moment is None else moment.isoformat() for moment in moments]
 
 
+def is_one_text(column: Sequence[Any]) -> bool:
+    """Return whether a column holds one text, or None, in all of its rows.
+
+    Devices, units and errors mostly do, and it takes little to see that: only text and
+    None are nothing else's equals.
+    """
+    first = column[0]
+    return (first is None or type(first) is str) and column.count(first) == len(column)
+
+
 def to_json(value: Any) -> str:
     """Return JSON text of what belongs to a record; NaN and infinities are tagged."""
     return json.dumps(_tagged(value), ensure_ascii=False, default=str, allow_nan=False)
