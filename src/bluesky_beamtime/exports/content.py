@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,8 @@ def read_stream(stream: Stream) -> StreamContent:
     uids = [uid for uid, _ in stream.descriptor_rows()]
     streamed = frame_rows(stream.run.database, stream.run.uid, uids)
     table: Any = stream.read([k for k in data_keys if k not in streamed], chunks=None)
-    stamps: Any = stream.timestamps()
+    # Half of the reading, and only some formats want them.
+    stamps = cache(stream.timestamps)
     fields: dict[str, Field] = {}
     for key, data_key in data_keys.items():
         device = _device_of(stream, key)
@@ -79,15 +80,15 @@ def read_stream(stream: Stream) -> StreamContent:
             continue
         name = f"{key}_value" if key in ("time", "seq_num") else key
         if name in table.variables:
-            taken = _aligned(stamps, stamps.get(name), table["seq_num"].values)
+            seq_nums = np.asarray(table["seq_num"].values, np.int64)
             fields[key] = Field(
                 key=key,
                 stream=stream.name,
                 device=device,
                 data_key=data_key,
-                seq_nums=np.asarray(table["seq_num"].values, np.int64),
+                seq_nums=seq_nums,
                 values=_values(stream, key, table[name]),
-                timestamps=taken,
+                taken=partial(_aligned, stamps, name, seq_nums),
                 dims=tuple(map(str, table[name].dims[1:])),
                 axes=tuple(_axes(table[name])),
             )
@@ -120,7 +121,6 @@ def _streamed(
         data_key=data_key,
         seq_nums=rows.seq_nums,
         values=frames if frames.ndim > 1 else frames[:],
-        timestamps=None,
         dims=dims,
         axes=tuple(axes),
     )
@@ -152,11 +152,13 @@ def _values(stream: Stream, key: str, variable: Any) -> Any:
 
 
 def _aligned(
-    stamps: Any, taken: Any, seq_nums: NDArray[np.int64]
+    stamps: Callable[[], Any], name: str, seq_nums: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
+    dataset = stamps()
+    taken = dataset.get(name)
     if taken is None or taken.ndim != 1 or taken.dtype.kind != "f":
         return None
-    return spread(stamps["seq_num"].values, taken.values, seq_nums)
+    return spread(dataset["seq_num"].values, taken.values, seq_nums)
 
 
 def _times(
@@ -182,11 +184,15 @@ def spread(
     Parameters
     ----------
     seq_nums
-        Sequence number of each value.
+        Sequence number of each value, ascending.
     values
         One for each of them.
     rows
         Sequence numbers of the result, ascending.
     """
-    known = dict(zip(seq_nums.tolist(), np.asarray(values).tolist(), strict=True))
-    return np.array([known.get(row, np.nan) for row in rows.tolist()], np.float64)
+    found = np.full(len(rows), np.nan)
+    if len(seq_nums):
+        places = np.minimum(np.searchsorted(seq_nums, rows), len(seq_nums) - 1)
+        known = seq_nums[places] == rows
+        found[known] = np.asarray(values, np.float64)[places[known]]
+    return found

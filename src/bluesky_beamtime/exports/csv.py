@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as writing
+from itertools import islice
 from typing import Literal
 
 from bluesky_beamtime.exports.content import RunContent
@@ -14,6 +15,7 @@ from bluesky_beamtime.sinks import CsvSink
 
 # Half of a surrogate pair is no text in UTF-8; it is written as such.
 _ERRORS = "backslashreplace"
+_ROWS = 256
 
 
 def write_csv(
@@ -45,9 +47,12 @@ def write_csv(
             writer = writing.writer(file)
             writer.writerow(column_names(stream, units=True))
             total = len(stream.seq_nums)
-            for number, row in enumerate(table_rows(stream, units=True), 1):
-                writer.writerow(row)
-                files.tell(stream.name, number, total)
+            lines = table_rows(stream, units=True)
+            done = 0
+            while some := list(islice(lines, _ROWS)):
+                writer.writerows(some)
+                done += len(some)
+                files.tell(stream.name, done, total)
 
 
 csv = ExportFormat("csv", "csv", write_csv)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,8 @@ class Field:
     """Sequence number of each row, ascending."""
     values: Any
     """NumPy array, or a lazy one with the same ``[start:stop]``; rows first."""
-    timestamps: NDArray[np.float64] | None
-    """When each value was taken, seconds since 1970; None where nobody says."""
+    taken: Callable[[], NDArray[np.float64] | None] = lambda: None
+    """Reads :attr:`timestamps`."""
     dims: tuple[str, ...] = ()
     """Names of the axes behind that of the rows."""
     axes: tuple[Axis, ...] = ()
@@ -57,6 +57,11 @@ class Field:
         """Units, None without."""
         units = self.data_key.get("units")
         return units if isinstance(units, str) else None
+
+    @property
+    def timestamps(self) -> NDArray[np.float64] | None:
+        """When each value was taken, seconds since 1970; None where nobody says."""
+        return self.taken()
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -58,9 +58,19 @@ def _add_numbers(group: Any, name: str, field: Field, files: ExportFiles) -> Any
     if not all(shape):
         return dataset
     for first, block in field.blocks():
-        dataset[first : first + len(block)] = block
+        if chunks is None:
+            dataset[first : first + len(block)] = block
+        else:
+            _write_chunks(dataset, first, np.ascontiguousarray(block, field.dtype))
         files.tell(field.key, first + len(block), shape[0])
     return dataset
+
+
+def _write_chunks(dataset: Any, first: int, block: NDArray[Any]) -> None:
+    """Write rows that are a chunk each, without HDF5's cache of chunks in between."""
+    corner = (0,) * (block.ndim - 1)
+    for number, row in enumerate(block, first):
+        dataset.id.write_direct_chunk((number, *corner), row)
 
 
 def _add_texts(group: Any, name: str, values: NDArray[Any]) -> Any:

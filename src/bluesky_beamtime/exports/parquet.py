@@ -18,7 +18,7 @@ from bluesky_beamtime.exports.readings import write_readings
 from bluesky_beamtime.exports.texts import json_text, plain_text
 from bluesky_beamtime.sinks import ParquetSink
 
-_GROUP_BYTES = 16 << 20
+_GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 1 << 16
 
 
@@ -54,7 +54,9 @@ def write_parquet(
     for stream, path in zip(streams, paths, strict=True):
         columns = [_Column(field) for field in stream.fields.values()]
         schema = _schema(columns, told | {"stream": stream.name})
-        with pq.ParquetWriter(path, schema) as writer:
+        # Numbers hardly repeat, and to look for it costs more than all the rest.
+        texts = [column.name for column in columns if column.is_text]
+        with pq.ParquetWriter(path, schema, use_dictionary=texts) as writer:
             _write_rows(writer, schema, stream, columns, files)
 
 
@@ -115,12 +117,22 @@ class _Column:
     def described(self) -> Any:
         pa: Any = import_module("pyarrow")
         field = self._field
-        taken = field.key in ("seq_num", "time")
         metadata = {} if field.units is None else {"units": field.units}
         if self._json:
             metadata["encoding"] = "json"
-        name = f"{field.key}_value" if taken else field.key
-        return pa.field(name, self._type, metadata=metadata)
+        return pa.field(self.name, self._type, metadata=metadata)
+
+    @property
+    def name(self) -> str:
+        """Name of the column."""
+        key = self._field.key
+        return f"{key}_value" if key in ("seq_num", "time") else key
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds texts."""
+        pa: Any = import_module("pyarrow")
+        return self._type == pa.string()
 
     def rows(self, numbers: NDArray[np.int64]) -> Any:
         """Return the values at some sequence numbers, null where there are none."""

@@ -80,7 +80,11 @@ def table_rows(stream: StreamContent, *, units: bool) -> Iterator[list[Any]]:
 def _cells(field: Field, numbers: Any) -> list[Any]:
     """Return the values at some sequence numbers."""
     first, last = np.searchsorted(field.seq_nums, [numbers[0], numbers[-1] + 1])
-    values = np.asarray(field.values[int(first) : int(last)]).tolist()
+    part = np.asarray(field.values[int(first) : int(last)])
+    values = part.tolist()
+    if len(values) == len(numbers) and part.dtype.kind in "biufU" and part.ndim == 1:
+        # All of them are there, and are what cells can be.
+        return values
     found = dict(zip(field.seq_nums[first:last].tolist(), values, strict=True))
     return [_cell(found.get(number)) for number in numbers.tolist()]
 
