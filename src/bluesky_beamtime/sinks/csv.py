@@ -72,12 +72,14 @@ class CsvSink(TextTableSink):
     def _format(self, rows: list[tuple[Any, ...]]) -> bytes:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        if "\r" in text.getvalue():
+        content = text.getvalue()
+        if "\r" in content:
             # Python before 3.13 quotes a line end only if it is its own.
             text = io.StringIO()
             writer = csv.writer(_Unix(text), lineterminator="\r\n")
             writer.writerows(rows)
-        return text.getvalue().encode()
+            content = text.getvalue()
+        return content.encode()
 
     def _begin(self, names: list[str]) -> bytes:
         return self._format([tuple(names)])
