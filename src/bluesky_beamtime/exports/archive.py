@@ -65,8 +65,8 @@ def archive(
     assets
         Take files outside of the beamtime's folder along that documents refer to.
     threads
-        How many files travel at once. Each holds some 20 MB of memory, with object
-        stores up to 80 MB.
+        How many files travel at once. Each holds some 25 MB of memory, with object
+        stores some 50 MB.
     retry
         How often a call to the store is tried, with growing pauses.
     progress

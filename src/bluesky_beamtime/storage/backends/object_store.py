@@ -159,13 +159,16 @@ class ObjectStoreBackend(Backend):
         if size <= _PART_BYTES:
             self._put(key, b"".join(pieces))
         else:
-            self._put(key, iter(pieces), size)
+            # Other values travel at the same time: few parts of each are in memory.
+            self._put(key, iter(pieces), size, at_once=4)
 
-    def _put(self, key: str, data: Any, size: int = 0) -> None:
+    def _put(self, key: str, data: Any, size: int = 0, at_once: int = 12) -> None:
         part = max(_PART_BYTES, -(-size // _MOST_PARTS))
         try:
             with self._errors("write", key):
-                self._obstore.put(self._store, key, data, chunk_size=part)
+                self._obstore.put(
+                    self._store, key, data, chunk_size=part, max_concurrency=at_once
+                )
         except KeyNotFoundError as error:
             raise self._no_bucket(key) from error
 
