@@ -30,9 +30,12 @@ from bluesky_beamtime.sinks.postgres_types import (
 from bluesky_beamtime.sinks.rows import Batch
 from bluesky_beamtime.sinks.sqlite import quote
 
+# As text: the driver would ask the server first what these domains are.
 _COLUMNS = """
-SELECT table_name, column_name, data_type FROM information_schema.columns
-WHERE table_schema = $1 AND table_name = ANY($2::text[]) ORDER BY ordinal_position
+SELECT table_name::text, column_name::text, data_type::text
+FROM information_schema.columns
+WHERE table_schema::text = $1 AND table_name::text = ANY($2::text[])
+ORDER BY ordinal_position
 """
 
 
