@@ -173,6 +173,22 @@ async def test_D_43_types_that_become_text_say_what_python_says(url: str) -> Non
     assert [row[1] for row in rows] == [moment.isoformat(), "x", moment.isoformat()]
 
 
+@pytest.mark.parametrize("later", [-0.5, 2**63, True, "text", math.nan, 1e300])
+async def test_D_44_a_type_that_changes_late_loses_nothing(
+    url: str, later: Any
+) -> None:
+    """D-44, D-62: the driver itself would store -0.5 as 0 among whole numbers."""
+    schema = new_schema(url)
+    given_values = [1, 2, None, 3, later, 4, later]
+    async with PostgresSink(config(url, schema)) as sink:
+        for number, value in enumerate(given_values):
+            await sink.write_many([reading(number, x=value)])
+    found = [row[0] for row in ask(url, f"SELECT x FROM {schema}.readings ORDER BY n")]
+    assert len(found) == len(given_values)
+    for value, there in zip(given_values, found, strict=True):
+        assert (there is None) if value is None else same(there, value), (value, there)
+
+
 async def test_D_63_text_that_the_server_cannot_hold_is_refused_whole(url: str) -> None:
     """D-49, D-63: a zero in a text; the rest of the batch is not there either."""
     schema = new_schema(url)

@@ -22,13 +22,13 @@ from bluesky_beamtime.sinks.postgres_types import (
     conversion,
     converter,
     fits,
+    is_left_to_driver,
     is_natural,
-    is_refused_unless_natural,
     needed,
     widened,
 )
 from bluesky_beamtime.sinks.rows import Batch
-from bluesky_beamtime.sinks.sqlite import quote
+from bluesky_beamtime.sinks.sql import quote
 
 # As text: the driver would ask the server first what these domains are.
 _COLUMNS = """
@@ -142,7 +142,7 @@ class PostgresTable:
         changed = False
         for number, (name, values) in enumerate(zip(names, columns, strict=True)):
             kind = self.types[name]
-            if trusting and is_refused_unless_natural(kind):
+            if trusting and is_left_to_driver(kind, values):
                 continue
             if is_natural(kind, values):
                 continue

@@ -28,6 +28,7 @@ _NATURAL: dict[str, set[Any]] = {
     TEXT: {str},
     TIME: {datetime},
 }
+_INTEGERS_OR_NONE = frozenset((int, type(None)))
 _BITS = {"bigint": 63, "integer": 31, "smallint": 15}
 
 
@@ -121,12 +122,14 @@ def is_natural(kind: str, values: Sequence[Any]) -> bool:
     return True
 
 
-def is_refused_unless_natural(kind: str) -> bool:
-    """Return whether the driver refuses what is not natural for a type.
+def is_left_to_driver(kind: str, values: Sequence[Any]) -> bool:
+    """Return whether the driver refuses those of the values that do not fit a type.
 
     It takes whole numbers for floats, however large, and makes them round; and floats
     for whole numbers, without what stands behind the point.
     """
+    if kind == BIGINT:
+        return _INTEGERS_OR_NONE.issuperset(map(type, values))
     return kind in (BOOLEAN, TEXT, TIME)
 
 
