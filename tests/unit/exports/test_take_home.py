@@ -25,7 +25,7 @@ from bluesky_beamtime.cli import main
 from bluesky_beamtime.database import Run
 from bluesky_beamtime.exports import take_home
 from bluesky_beamtime.exports.belongings import Belonging
-from bluesky_beamtime.exports.takehome import copying, naming
+from bluesky_beamtime.exports.takehome import copying, naming, readme
 from bluesky_beamtime.exports.takehome.manifest import Manifest
 from bluesky_beamtime.storage import HDF5Writer, ZarrWriter
 from bluesky_beamtime.testing import assert_documents_equal
@@ -170,6 +170,21 @@ def test_exports_are_there_and_linked(path: Path, tmp_path: Path) -> None:
     pages = [(taken.path / f"runs/7_scan{n}.html").read_text() for n in ("", "_2")]
     assert "../exports/nexus/7_scan.nxs" in pages[0]
     assert "../exports/csv/7_scan_2.csv" in pages[1]
+
+
+def test_readme_shows_xarray_only_what_it_can_open(tmp_path: Path) -> None:
+    """Of two cameras one may be faster, or get further before a crash."""
+    import zarr
+
+    for name, lengths in {"even": (3, 3), "odd": (3, 2)}.items():
+        group = zarr.open_group(tmp_path / name, mode="w")
+        for key, length in zip("ab", lengths, strict=True):
+            dims = ("time", f"{key}_x")
+            group.create_array(key, shape=(length, 2), dtype="u2", dimension_names=dims)
+    assert readme.is_dataset(tmp_path / "even")
+    assert not readme.is_dataset(tmp_path / "odd")
+    assert not readme.is_dataset(tmp_path / "even" / "a")
+    assert not readme.is_dataset(tmp_path / "nothing")
 
 
 def test_without_runs_there_is_a_page(tmp_path: Path) -> None:

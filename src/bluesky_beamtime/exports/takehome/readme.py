@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from bluesky_beamtime.beamtime import Beamtime
 from bluesky_beamtime.database import Run
 from bluesky_beamtime.database.external import stored_arrays
-from bluesky_beamtime.errors import BeamtimeError
+from bluesky_beamtime.errors import BeamtimeError, StoreReadError
 from bluesky_beamtime.exports.manifest import MANIFEST_FILE
 from bluesky_beamtime.storage import from_uri
+from bluesky_beamtime.storage.layout import read_metadata
 
 README = "README.txt"
 
@@ -140,9 +143,9 @@ def _sqlite(beamtime: Beamtime) -> Iterator[str]:
 
 def _arrays(facts: Facts) -> Iterator[str]:
     folder = facts.beamtime.path.parent
-    zarr = next(_stored(facts.beamtime, _ZARR), None)
-    if zarr is not None:
-        name, place, data_key = zarr
+    arrays = list(_stored(facts.beamtime, _ZARR))
+    if arrays:
+        _, place, _ = arrays[0]
         yield "### The frames: zarr (`pip install zarr`)"
         yield ""
         yield from _block(
@@ -153,7 +156,8 @@ def _arrays(facts: Facts) -> Iterator[str]:
             "print(frames.shape, frames.dtype, frames.attrs.get('units'))",
             "print(frames[0].max())",
         )
-        if (folder / name / "zarr.json").is_file():
+        whole = (array for array in arrays if is_dataset(folder / array[0]))
+        for name, _, data_key in islice(whole, 1):
             yield "### The same with coordinates: xarray (`pip install xarray zarr`)"
             yield ""
             yield from _block(
@@ -193,6 +197,26 @@ def _arrays(facts: Facts) -> Iterator[str]:
             f"with h5py.File({hdf5!r}) as file:",
             "    file.visititems(lambda name, what: print(what))",
         )
+
+
+def is_dataset(group: Path) -> bool:
+    """Say whether the arrays of a Zarr group have lengths that fit together.
+
+    They do not where one camera was faster, or got further before the end.
+    """
+    sizes: dict[str, int] = {}
+    try:
+        if read_metadata(group).get("node_type") != "group":
+            return False
+        for path in sorted(group.glob("*/zarr.json")):
+            metadata = read_metadata(path.parent)
+            names = metadata.get("dimension_names") or ()
+            for name, size in zip(names, metadata.get("shape", ()), strict=False):
+                if sizes.setdefault(name, size) != size:
+                    return False
+    except StoreReadError:
+        return False
+    return True
 
 
 def _with_numbers(beamtime: Beamtime) -> Iterator[tuple[Run, str, str]]:
