@@ -232,6 +232,26 @@ def test_scan_of_one_motor_has_its_positions_as_axis(
         assert group.attrs["tags"]["positions"] == {"y": [0.0, 1.0, 2.0, 3.0, 4.0]}
 
 
+def test_axes_of_a_growing_array_are_the_measured_ones(
+    RE: Any, maps: Any, bl: Beamline
+) -> None:
+    """L-27: of a relative scan too, where the start document does not know them."""
+    RE(bps.mv(bl.x, 100))
+    mine = maps()
+    seen: list[list[float]] = []
+
+    def per_step(detectors: Any, motor: Any, step: float) -> Any:
+        yield from bps.one_1d_step(detectors, motor, step)
+        assert mine.subscriber.wait(60)
+        group: Any = zarr.open_group(mine.storage.buffer, mode="r")
+        seen.append(group["axis_0"][...].tolist())
+
+    mine.recorded(bp.rel_scan([bl.diode], bl.x, -1, 1, 3, per_step=per_step))
+    np.testing.assert_equal(
+        seen, [[99, np.nan, np.nan], [99, 100, np.nan], [99, 100, 101]]
+    )
+
+
 def test_spiral_is_an_axis_of_points_with_positions_as_tags(
     maps: Any, bl: Beamline
 ) -> None:

@@ -234,17 +234,14 @@ class ScanFilling:
             return
         means = values.reshape(len(values), -1).mean(axis=1)
         self._positions[points.key].flat[cells[inside]] = means[inside]
-        places = np.unravel_index(cells[inside], plan.shape)
-        number = (
-            plan.coordinates.index(points.key)
-            if points.key in plan.coordinates
-            else None
-        )
-        if number is not None and not self._visited[number][places[number]].all():
-            # Not at every point: the mean of a position wanders with each reading.
-            self._visited[number][places[number]] = True
-            if self.reserved:
-                self._storage.set_axes(plan.axes(self._positions))
+        if points.key not in plan.coordinates:
+            return
+        number = plan.coordinates.index(points.key)
+        steps = np.unravel_index(cells[inside], plan.shape)[number]
+        # Not at every point: the mean of a position wanders with each reading.
+        if not self._visited[number][steps].all():
+            self._visited[number][steps] = True
+            self._axes_are_old = True
 
     def _fill_in(
         self,
