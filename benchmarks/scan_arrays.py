@@ -45,7 +45,7 @@ def plain_zarr(folder: Path, frames: Frames, points: int) -> float:
     """Return the seconds of zarr-python, with its own defaults and our chunks."""
     import zarr
 
-    from bluesky_beamtime.storage.scan_buffer import chunks_of
+    from bluesky_beamtime.storage.scan_values import chunks_of
 
     shape = (points, *frames[0].shape)
     array: Any = zarr.create_array(

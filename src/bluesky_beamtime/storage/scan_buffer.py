@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import weakref
 from collections.abc import Mapping
@@ -20,11 +19,14 @@ from bluesky_beamtime.errors import (
 from bluesky_beamtime.storage.files import FolderLock, write_error
 from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_names import ScanPlace
-from bluesky_beamtime.storage.scan_values import Axes, cast_exactly, check_array
+from bluesky_beamtime.storage.scan_values import (
+    Axes,
+    cast_exactly,
+    check_array,
+    chunks_of,
+)
 
 STORE = "scan.zarr"
-_CHUNK_EDGE = 1024
-_ROW = 8192
 
 
 class ScanBuffer:
@@ -299,29 +301,6 @@ def _create_array(path: Path, **options: Any) -> Any:
 
     # Its types say nothing of what is stored.
     return cast("Any", zarr).create_array(store=str(path), **options)
-
-
-def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return chunks of one frame, cut at 1024; a row where there are no frames."""
-    if len(shape) < 3:
-        return tuple(
-            min(n, _ROW) if axis == len(shape) - 1 else 1
-            for axis, n in enumerate(shape)
-        )
-    frame = tuple(min(n, _CHUNK_EDGE) for n in shape[-2:])
-    return (*(1 for _ in shape[:-2]), *frame)
-
-
-def slabs(array: Any) -> Any:
-    """Yield the array in C order, one step of its slow axes and ~16 MB at a time."""
-    shape: tuple[int, ...] = tuple(array.shape)
-    if not shape:
-        yield np.asarray(array[...])
-        return
-    step = math.prod(shape[1:]) * int(array.dtype.itemsize)
-    rows = max(1, (16 << 20) // max(step, 1))
-    for start in range(0, shape[0], rows):
-        yield np.asarray(array[start : start + rows])
 
 
 def remove_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from bluesky_beamtime.errors import MissingExtraError, PathError
 from bluesky_beamtime.storage.files import sync_file, sync_folder, write_error
 from bluesky_beamtime.storage.layout import plain_json
-from bluesky_beamtime.storage.scan_buffer import ScanBuffer, slabs
+from bluesky_beamtime.storage.scan_buffer import ScanBuffer
 from bluesky_beamtime.storage.scan_values import Axes
 
 
@@ -121,7 +122,7 @@ def _to_npz(
                 "shape": buffer.shape,
             }
             np.lib.format.write_array_header_2_0(file, header)
-            for slab in slabs(buffer.array):
+            for slab in _slabs(buffer.array):
                 file.write(np.ascontiguousarray(slab).tobytes())
         for name, values in small.items():
             with archive.open(f"{name}.npy", "w") as file:
@@ -139,7 +140,7 @@ def _to_hdf5(
             data[()] = buffer.array[...]
         else:
             row = 0
-            for slab in slabs(buffer.array):
+            for slab in _slabs(buffer.array):
                 data[row : row + len(slab)] = slab
                 row += len(slab)
         for number, axis in enumerate(axes):
@@ -162,3 +163,15 @@ def need_h5py() -> Any:
     except ImportError as error:
         raise MissingExtraError("saving scans as HDF5", "h5py", "hdf5") from error
     return h5py
+
+
+def _slabs(array: Any) -> Any:
+    """Yield the array in C order, one step of its slow axes and ~16 MB at a time."""
+    shape: tuple[int, ...] = tuple(array.shape)
+    if not shape:
+        yield np.asarray(array[...])
+        return
+    step = math.prod(shape[1:]) * int(array.dtype.itemsize)
+    rows = max(1, (16 << 20) // max(step, 1))
+    for start in range(0, shape[0], rows):
+        yield np.asarray(array[start : start + rows])

@@ -15,6 +15,8 @@ Axes = list[NDArray[Any]]
 """Coordinates of each axis, one array of numbers for each."""
 
 _KINDS = "biufc"
+_CHUNK_EDGE = 1024
+_ROW = 8192
 
 
 def check_array(
@@ -80,3 +82,14 @@ def cast_exactly(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArr
         f"{what} has type {values.dtype} and would not be the same as {dtype}; "
         "reserve the scan with a dtype that holds it"
     )
+
+
+def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return chunks of one frame, cut at 1024; a row where there are no frames."""
+    if len(shape) < 3:
+        return tuple(
+            min(n, _ROW) if axis == len(shape) - 1 else 1
+            for axis, n in enumerate(shape)
+        )
+    frame = tuple(min(n, _CHUNK_EDGE) for n in shape[-2:])
+    return (*(1 for _ in shape[:-2]), *frame)
