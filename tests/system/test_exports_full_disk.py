@@ -83,6 +83,17 @@ def test_full_disk_is_one_error_and_nothing_is_left(
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+@pytest.mark.parametrize("to", ["csv", "parquet"])
+def test_full_disk_stops_tables_of_readings_too(run: Run, disk: Path, to: str) -> None:
+    for free in (0, 8192):
+        ballast = leave_free(disk, free)
+        with pytest.raises(ExportError, match="No space left") as caught:
+            run.export(disk / f"run.{to}", to, rows="readings")
+        assert caught.value.errno == errno.ENOSPC
+        assert os.listdir(disk) == [ballast.name]
+    ballast.unlink()
+
+
 @pytest.mark.filterwarnings("ignore::bluesky_beamtime.errors.BeamtimeWarning")
 @pytest.mark.parametrize("to", FORMATS)
 def test_folder_that_refuses_is_one_error(run: Run, tmp_path: Path, to: str) -> None:

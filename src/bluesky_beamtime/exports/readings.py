@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from bluesky_beamtime.errors import ExportError, SinkWriteError
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.files import ExportFiles
+from bluesky_beamtime.exports.format import refusal
 from bluesky_beamtime.sinks import CsvSink, DaqReading, ParquetSink, pipe
 
 # A part file each, in Parquet.
@@ -46,9 +48,10 @@ def write_readings(
     try:
         _run(_write(readings(), sink(path)), given_up)
     except SinkWriteError as error:
-        if isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
-        raise
+        number = refusal(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     if not number:
         raise ExportError(
             f"{run.label} has no readings; rows='events', jsonl and hdf5 take what "
