@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bluesky_beamtime.sinks.postgres_dsn import Dsn, understood
-from bluesky_beamtime.sinks.sqlite import check_identifier
+from bluesky_beamtime.sinks.sql import check_identifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,21 @@ from bluesky_beamtime.sinks.append_file import check_choice, refuse_existing
 from bluesky_beamtime.sinks.base import ThreadedSink, logger
 from bluesky_beamtime.sinks.block_rows import block_values, summary_values
 from bluesky_beamtime.sinks.columns import Columns, SchemaPolicy
-from bluesky_beamtime.sinks.layout import (
-    BLOCK_COLUMNS,
-    FLOATS,
-    INTEGERS,
-    SUMMARY_COLUMNS,
-    TIMES,
-    is_text,
-)
+from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS, SUMMARY_COLUMNS
 from bluesky_beamtime.sinks.misuse import check_block, checked_readings
 from bluesky_beamtime.sinks.network import is_network_disk
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import Batch, reading_batches
+from bluesky_beamtime.sinks.sql import (
+    check_identifier,
+    define,
+    quote,
+    without_huge_numbers,
+)
 from bluesky_beamtime.sinks.texts import as_text
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _JOURNAL_MODES = ("DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF")
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
-
-
-def check_identifier(name: str, label: str) -> str:
-    """Return the name of a table, if it is a plain one.
-
-    Raises
-    ------
-    ValueError
-        It is not made of letters, digits and underscores, or too long.
-    """
-    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
-        raise ValueError(
-            f"{label}={name!r}: a letter or underscore, then letters, digits or "
-            "underscores, 63 at most"
-        )
-    return name
 
 
 class SqliteSink(ThreadedSink):
@@ -286,11 +267,11 @@ class SqliteSink(ThreadedSink):
         first = columns.names is None
         new = columns.missing(batch.columns)
         if first:
-            defined = ", ".join(_define(name) for name in new)
+            defined = ", ".join(define(name) for name in new)
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({defined})")
         else:
             for name in new:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {_define(name)}")
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {define(name)}")
         if new:
             columns.add(new)
             self._statements.pop(kind, None)
@@ -307,7 +288,7 @@ class SqliteSink(ThreadedSink):
             connection.executemany(statement, rows)
         except OverflowError:
             connection.execute("ROLLBACK TO batch")
-            connection.executemany(statement, _without_huge_numbers(rows))
+            connection.executemany(statement, without_huge_numbers(rows))
         connection.execute("RELEASE batch")
 
 
@@ -315,30 +296,3 @@ def _choice(label: str, value: str, known: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value.upper() not in known:
         raise ValueError(f"{label}={value!r}: one of {', '.join(known)}")
     return value.upper()
-
-
-def quote(name: str) -> str:
-    """Return a name as an SQL identifier, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _define(name: str) -> str:
-    if name in INTEGERS:
-        return f"{quote(name)} INTEGER"
-    if name in FLOATS:
-        return f"{quote(name)} REAL"
-    if name in TIMES or is_text(name):
-        return f"{quote(name)} TEXT"
-    return quote(name)
-
-
-def _without_huge_numbers(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [
-        tuple(
-            str(value)
-            if type(value) is int and not -(2**63) <= value < 2**63
-            else value
-            for value in row
-        )
-        for row in rows
-    ]

@@ -1,0 +1,56 @@
+"""Names, columns and values of SQL tables, whatever is in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from bluesky_beamtime.sinks.layout import FLOATS, INTEGERS, TIMES, is_text
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
+def check_identifier(name: str, label: str) -> str:
+    """Return the name of a table, if it is a plain one.
+
+    Raises
+    ------
+    ValueError
+        It is not made of letters, digits and underscores, or too long.
+    """
+    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
+        raise ValueError(
+            f"{label}={name!r}: a letter or underscore, then letters, digits or "
+            "underscores, 63 at most"
+        )
+    return name
+
+
+def quote(name: str) -> str:
+    """Return a name as an SQL identifier, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def define(name: str) -> str:
+    """Return the definition of a column in SQLite: channels have no type."""
+    if name in INTEGERS:
+        return f"{quote(name)} INTEGER"
+    if name in FLOATS:
+        return f"{quote(name)} REAL"
+    if name in TIMES or is_text(name):
+        return f"{quote(name)} TEXT"
+    return quote(name)
+
+
+def without_huge_numbers(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return rows with numbers of more than 64 bits as text."""
+    return [
+        tuple(
+            str(value)
+            if type(value) is int and not -(2**63) <= value < 2**63
+            else value
+            for value in row
+        )
+        for row in rows
+    ]
