@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -228,17 +229,48 @@ def _file(path: Path, name: str, kind: Kind) -> Belonging | None:
         status = path.stat()
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
     return Belonging(name, path, kind, status.st_size, status.st_mtime_ns)
 
 
 def _below(
     folder: Path, name: str, kind: Kind, above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[Belonging]:
-    """Yield the files below a folder: of each folder its metadata first."""
+    """Yield the files below a folder: of each folder its metadata first.
+
+    The others are looked for when the metadata have been read: what these promise is
+    there by then, as another writer may just be making it.
+    """
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            # A link that leads back to where we come from.
+            return
+        metadata = _file(folder / METADATA_FILE, f"{name}/{METADATA_FILE}", kind)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _closed(folder, error) from error
+    if metadata is not None:
+        yield metadata
+    below, files = _scan(folder)
+    for file in files:
+        found = _file(folder / file, f"{name}/{file}", kind)
+        if found is not None:
+            yield found
+    for subfolder in below:
+        yield from _below(
+            folder / subfolder, f"{name}/{subfolder}", kind, (*above, here)
+        )
+
+
+def _scan(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of folders and files in a folder, without its metadata."""
     below: list[str] = []
     files: list[str] = []
     try:
-        status = folder.stat()
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
@@ -246,26 +278,19 @@ def _below(
                 elif entry.is_file() and not _is_of_writer(entry.name):
                     files.append(entry.name)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        pass
     except OSError as error:
-        raise StoreReadError(
-            f"cannot look into {str(folder)!r}: {os.strerror(error.errno or 0)}; check "
-            "its permissions",
-            errno=error.errno,
-            filename=str(folder),
-        ) from error
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        # A link that leads back to where we come from.
-        return
-    for file in sorted(files, key=lambda file: (file != METADATA_FILE, file)):
-        found = _file(folder / file, f"{name}/{file}", kind)
-        if found is not None:
-            yield found
-    for subfolder in sorted(below):
-        yield from _below(
-            folder / subfolder, f"{name}/{subfolder}", kind, (*above, here)
-        )
+        raise _closed(folder, error) from error
+    return sorted(below), sorted(set(files) - {METADATA_FILE})
+
+
+def _closed(folder: Path, error: OSError) -> StoreReadError:
+    return StoreReadError(
+        f"cannot look into {str(folder)!r}: {os.strerror(error.errno or 0)}; check "
+        "its permissions",
+        errno=error.errno,
+        filename=str(folder),
+    )
 
 
 def _is_of_writer(name: str) -> bool:

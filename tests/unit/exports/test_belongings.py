@@ -92,6 +92,22 @@ def test_everything_is_named_once_what_promises_first(beamtime: Path) -> None:
     assert not any(name.startswith("y") for name in listed)
 
 
+def test_what_metadata_promise_is_looked_for_when_they_were_read(
+    beamtime: Path,
+) -> None:
+    """A writer makes a new file and then announces it: never the other way round."""
+    array = beamtime.parent / "x.zarr" / "frames" / "cam1" / "cam1"
+    with gather(beamtime) as found:
+        files = found.files()
+        listed: list[str] = []
+        for each in files:
+            listed.append(each.name)
+            if each.path == array / "zarr.json":
+                (array / "c.1.0.0").write_bytes(b"made meanwhile")
+    assert "x.zarr/frames/cam1/cam1/c.1.0.0" in listed
+    assert len(set(listed)) == len(listed)
+
+
 def test_a_copy_of_what_is_named_opens_with_equal_data(
     beamtime: Path, tmp_path: Path
 ) -> None:

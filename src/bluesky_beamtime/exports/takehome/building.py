@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,14 +152,15 @@ class Building:
                 for uid, writer in snapshot.execute(query)
                 if is_alive(self._source.parent, writer)
             )
-        files: list[Belonging] = list(belongings.files())
+        belongs: Callable[[Belonging], bool] | None = None
         if self._chosen is not None:
             belongs = files_of(belongings.snapshot, belongings.stem)
-            files = [file for file in files if belongs(file)]
-        check_space(self._home, files, runs)
-        total = sum(file.size for file in files)
+        total = sum(file.size for file in filter(belongs, belongings.files()))
+        check_space(self._home, total, runs)
         copy = FolderCopy(self._home, self._manifest, self._progress, total)
-        for file in files:
+        # Looked for anew, each when its turn comes: a file that was made meanwhile may
+        # be promised by the one that was copied before it.
+        for file in filter(belongs, belongings.files()):
             copy.add(file)
         self._problems += copy.absent
         self._problems += [str(absent) for absent in belongings.absent]

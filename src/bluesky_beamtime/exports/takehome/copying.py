@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from bluesky_beamtime.database.sizes import human_size
@@ -27,15 +27,15 @@ _HINTS = {
 }
 
 
-def check_space(folder: Path, files: Sequence[Belonging], runs: int) -> None:
-    """Raise unless a folder has space for copies of files and for the pages of runs.
+def check_space(folder: Path, size: int, runs: int) -> None:
+    """Raise unless a folder has space for so many bytes and for the pages of runs.
 
     Raises
     ------
     ExportError
         It has not.
     """
-    needed = sum(file.size for file in files) + runs * _FOR_PAGES + _SPARE
+    needed = size + runs * _FOR_PAGES + _SPARE
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ExportError(
