@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from bluesky_beamtime.database.failures import is_busy
+from bluesky_beamtime.database.locks import LockingConnection
 from bluesky_beamtime.database.network import is_on_network
 
 Durability = Literal["kill", "power"]
@@ -25,9 +26,7 @@ def connect_to_write(path: Path, durability: Durability) -> sqlite3.Connection:
     sqlite3.Error
         The file cannot be opened.
     """
-    connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-    )
+    connection = open_keeping_locks(path)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
         # Without a write-ahead log a power cut could damage the file otherwise.
@@ -57,14 +56,43 @@ def connect_to_read(path: Path, flags: str = "") -> sqlite3.Connection:
     sqlite3.Error
         The file cannot be opened.
     """
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro{flags}"
-    return sqlite3.connect(
-        uri,
+    return open_keeping_locks(path, f"?mode=ro{flags}")
+
+
+def open_keeping_locks(
+    path: Path, parameters: str = "", *, timeout: float = _BUSY_TIMEOUT
+) -> sqlite3.Connection:
+    """Open a connection in autocommit whose file may be read byte by byte meanwhile.
+
+    Parameters
+    ----------
+    path
+        The database file.
+    parameters
+        Of SQLite's URI, from the question mark on.
+    timeout
+        Seconds to wait for others who write.
+
+    Raises
+    ------
+    sqlite3.Error
+        The file cannot be opened.
+    """
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}{parameters}",
         uri=True,
-        timeout=_BUSY_TIMEOUT,
+        timeout=timeout,
         isolation_level=None,
         check_same_thread=False,
+        factory=LockingConnection,
     )
+    try:
+        connection.keep_locks(path)
+    except OSError as error:
+        connection.close()
+        # It has just gone: as SQLite says it of a file that went a moment earlier.
+        raise sqlite3.OperationalError("unable to open database file") from error
+    return connection
 
 
 def retry_busy(action: Callable[[], object], timeout: float = _BUSY_TIMEOUT) -> None:

@@ -28,6 +28,7 @@ from bluesky_beamtime.database.index_entries import bring_up_to_date
 from bluesky_beamtime.database.index_tables import connect_to_index
 from bluesky_beamtime.database.index_writer import IndexWriter
 from bluesky_beamtime.database.indexed_run import IndexedRun
+from bluesky_beamtime.database.locks import first_bytes
 from bluesky_beamtime.database.people import Person
 from bluesky_beamtime.database.samples import SampleMetadata
 from bluesky_beamtime.errors import BeamtimeError, BeamtimeFileError
@@ -336,8 +337,7 @@ def _files_below(root: Path, besides: Path) -> Iterator[Path]:
 def _may_be_beamtime(file: Path) -> bool:
     """Say whether a file that cannot be opened says of itself that it is a beamtime."""
     try:
-        with file.open("rb") as stream:
-            header = stream.read(72)
+        header = first_bytes(file, 72)
     except OSError:
         return True
     return header[68:72] == schema.APPLICATION_ID.to_bytes(4, "big")

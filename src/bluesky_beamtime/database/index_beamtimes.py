@@ -10,6 +10,7 @@ from sqlalchemy import column, func, select, table
 
 from bluesky_beamtime.database.index import Index
 from bluesky_beamtime.database.index_tables import INDEX_APPLICATION_ID
+from bluesky_beamtime.database.locks import first_bytes
 
 _beamtimes = table(
     "beamtimes", *map(column, ("id", "label", "db_path", "researcher_id"))
@@ -62,8 +63,7 @@ def beamtimes_of(index: Index) -> list[IndexedBeamtime]:
 def is_index(path: Path) -> bool:
     """Say whether a file is an index, rather than a beamtime."""
     try:
-        with path.open("rb") as stream:
-            header = stream.read(72)
+        header = first_bytes(path, 72)
     except OSError:
         return False
     return header[68:72] == INDEX_APPLICATION_ID.to_bytes(4, "big")

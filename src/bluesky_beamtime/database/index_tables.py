@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 from uuid import uuid4
 
+from bluesky_beamtime.database.connect import open_keeping_locks
 from bluesky_beamtime.database.failures import translate
 from bluesky_beamtime.errors import (
     BeamtimeError,
@@ -138,13 +138,7 @@ def connect_to_index(path: Path) -> sqlite3.Connection:
             f"beamtime index refresh {path.name} FOLDER"
         )
     try:
-        connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode=ro",
-            uri=True,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = open_keeping_locks(path, "?mode=ro", timeout=BUSY_TIMEOUT)
         try:
             if not _version(connection, path):
                 raise _no_index(path)
@@ -181,9 +175,7 @@ def writing_index(
     try:
         if not path.exists():
             _create_file(path)
-        connection = sqlite3.connect(
-            path, timeout=timeout, isolation_level=None, check_same_thread=False
-        )
+        connection = open_keeping_locks(path, timeout=timeout)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
             _version(connection, path)  # of another program's file nothing is locked

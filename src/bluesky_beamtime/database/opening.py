@@ -22,6 +22,7 @@ from bluesky_beamtime.database.connect import (
     retry_busy,
 )
 from bluesky_beamtime.database.failures import is_busy, primary_code, translate
+from bluesky_beamtime.database.locks import first_bytes
 from bluesky_beamtime.database.network import file_system_of, journal_mode_for
 from bluesky_beamtime.database.schema import (
     APPLICATION_ID,
@@ -72,8 +73,7 @@ def check_path(path: Path, *, create: bool) -> bool:
     # Asked before the header is read: a log that goes leaves its content in the header.
     logged = log_size(path) > 0
     try:
-        with path.open("rb") as file:
-            header = file.read(100)
+        header = first_bytes(path, 100)
     except FileNotFoundError:
         if not create:
             raise BeamtimeFileError(
