@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,13 +108,13 @@ def test_folder_that_refuses_is_one_error(run: Run, tmp_path: Path, to: str) -> 
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_read_only_folder_is_one_error(run: Run, disk: Path) -> None:
-    os.system(f"mount -o remount,ro '{disk}'")
-    try:
+def test_read_only_folder_is_one_error(run: Run, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        read_only = ["mount", "-o", "remount,ro", str(disk)]
+        subprocess.run(read_only, check=True)
         with pytest.raises(ExportError, match="Read-only file system"):
             run.export(disk / "run.nxs", "nexus")
-    finally:
-        os.system(f"mount -o remount,rw '{disk}'")
+        assert not os.listdir(disk)
 
 
 def test_progress_that_raises_leaves_nothing(run: Run, tmp_path: Path) -> None:
