@@ -33,7 +33,7 @@ print("nothing to do:", report.up_to_date)
 measure()
 report = archive("data/2026-11-LaB6.db", "archive/2026-11-LaB6")
 print("only what is new was sent:", 0 < report.sent < report.files)
-# [prove]
+# what is there is proven, without the beamtime
 proof = prove("archive/2026-11-LaB6")
 print(proof.beamtime, proof.runs, "runs, all there and right:", proof.ok)
 shard = next(Path("archive/2026-11-LaB6").rglob("cam1/c.0.0.0"))
@@ -43,7 +43,7 @@ shard.write_bytes(data)
 damaged = prove("archive/2026-11-LaB6").differs
 print("one bit was changed in:", [Path(name).name for name in damaged])
 archive("data/2026-11-LaB6.db", "archive/2026-11-LaB6", thorough=True)
-# [restore]
+# and brought back
 back = restore("archive/2026-11-LaB6", "back")
 with Beamtime(back.path, mode="r") as beamtime:
     print(beamtime[-1].primary.read()["cam1"].shape, beamtime.verify().ok)
