@@ -38,6 +38,8 @@ class Columns:
         self.names: list[str] | None = None if names is None else list(names)
         self._dropped: set[str] = set()
         self._places: dict[tuple[str, ...], list[int | None] | None] = {}
+        # Which column of the batches a column of the table was made for.
+        self._made_for: dict[str, str] = {}
 
     def missing(self, columns: Sequence[str]) -> list[str]:
         """Return the names that a batch would add to the table; changes nothing.
@@ -48,7 +50,7 @@ class Columns:
             There are some, and the policy is ``"raise"``.
         """
         if self.names is None:
-            return self._distinct(columns, [])
+            return self._named(columns, [])
         if tuple(columns) in self._places:
             # Looked at before, and nothing was added since.
             return []
@@ -72,7 +74,7 @@ class Columns:
                         extra={"column": name, "target": self.target},
                     )
             return []
-        return self._distinct(new, self.names)
+        return self._named(new, self.names)
 
     def add(self, names: Iterable[str]) -> None:
         """Note that the table has these columns now."""
@@ -81,7 +83,7 @@ class Columns:
 
     def _match(self, columns: Sequence[str]) -> list[str | None]:
         """Return for each column of a batch the table's own name of it."""
-        names = set(self.names or ())
+        own = set(columns)
         taken: set[str] = set()
         found: list[str | None] = []
         for column in columns:
@@ -90,6 +92,7 @@ class Columns:
             while name in taken:
                 number += 1
                 name = f"{column}_{number}"
+            names = {n for n in self.names or () if self._may_be(n, column, own)}
             if name not in names:
                 name = next(
                     (n for n in self._numbered(column) if n in names - taken), None
@@ -98,6 +101,13 @@ class Columns:
                 taken.add(name)
             found.append(name)
         return found
+
+    def _may_be(self, name: str, column: str, others: set[str]) -> bool:
+        """Return whether a column of the table may be the one of a batch."""
+        if name in self._made_for:
+            return self._made_for[name] == column
+        # Made before: its own name says most.
+        return name == column or name not in others
 
     def _numbered(self, column: str) -> Iterable[str]:
         folded = column.casefold()
@@ -110,14 +120,22 @@ class Columns:
         for number in range(2, count + 2):
             yield f"{column}_{number}"
 
+    def _named(self, columns: Sequence[str], beside: Sequence[str]) -> list[str]:
+        names = self._distinct(columns, beside)
+        self._made_for.update(zip(names, columns, strict=True))
+        return names
+
     @staticmethod
     def _distinct(columns: Iterable[str], beside: Sequence[str]) -> list[str]:
         """Return names with a number where they differ from another in case alone."""
+        wanted = list(columns)
         used = {name.casefold() for name in beside}
+        own = {name.casefold() for name in wanted}
         result: list[str] = []
-        for column in columns:
+        for column in wanted:
             number, name = 1, column
-            while name.casefold() in used:
+            # No number that another column has in its own name.
+            while name.casefold() in used or (number > 1 and name.casefold() in own):
                 number += 1
                 name = f"{column}_{number}"
             used.add(name.casefold())

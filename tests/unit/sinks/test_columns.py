@@ -45,6 +45,23 @@ def test_D_43_names_that_databases_take_for_one_are_numbered() -> None:
     assert columns.missing(("teMp",)) == ["teMp_4"]
 
 
+@pytest.mark.parametrize("last", [("T", "t"), ("T", "t_2"), ("t", "t_2"), ("t_2",)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_D_43_a_number_is_not_taken_for_the_name_of_another(
+    last: tuple[str, ...], at_once: bool
+) -> None:
+    """D-43: a channel that is called as another would be numbered keeps its values."""
+    columns = Columns("evolve", "x")
+    for batch in [("T", "t", "t_2")] if at_once else [("T", "t"), ("T", "t_2")]:
+        columns.add(columns.missing(batch))
+    (row,) = columns.fit(("T", "t", "t_2"), [("T", "t", "t_2")])
+    assert columns.names is not None
+    assert sorted(row) == ["T", "t", "t_2"]
+    assert columns.missing(last) == []
+    (found,) = columns.fit(last, [last])
+    assert found == tuple(name if name in last else None for name in row)
+
+
 def test_D_43_raise_names_every_column_that_is_not_there() -> None:
     """D-43: and what could be done; the table stays as it is."""
     columns = Columns("raise", "table 'x'", ["a"])
