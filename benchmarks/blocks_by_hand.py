@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sqlite3
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -142,12 +143,13 @@ def bare_asyncpg_blocks(blocks: list[DaqBlock], url: str) -> Work:
             "value": "double precision",
         }
         connection: Any = await asyncpg.connect(url)
-        await connection.execute("DROP TABLE IF EXISTS bare")
+        # A new one each time, as the sink's: the server looks after those that stay.
+        table = f"bare{time.monotonic_ns()}"
         columns = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
-        await connection.execute(f"CREATE TABLE bare ({columns})")
+        await connection.execute(f"CREATE TABLE {table} ({columns})")
         for block in blocks:
             rows = rows_by_hand(block, text=False)
-            await connection.copy_records_to_table("bare", records=rows)
+            await connection.copy_records_to_table(table, records=rows)
         await connection.close()
 
     return work

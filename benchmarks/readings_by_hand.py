@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -151,12 +152,13 @@ def bare_asyncpg(readings: list[DaqReading], size: int, url: str) -> Work:
         import asyncpg
 
         connection: Any = await asyncpg.connect(url)
-        await connection.execute("DROP TABLE IF EXISTS bare")
+        # A new one each time, as the sink's: the server looks after those that stay.
+        table = f"bare{time.monotonic_ns()}"
         columns = ", ".join(f"{name} {kind}" for name, kind in POSTGRES.items())
-        await connection.execute(f"CREATE TABLE bare ({columns})")
+        await connection.execute(f"CREATE TABLE {table} ({columns})")
         for batch in batches(readings, size):
             rows = [by_hand(reading, text=False) for reading in batch]
-            await connection.copy_records_to_table("bare", records=rows)
+            await connection.copy_records_to_table(table, records=rows)
         await connection.close()
 
     return work
