@@ -124,11 +124,12 @@ def _check_names(runs: Sequence[Run]) -> None:
             )
 
 
-def _place(out: str | None, count: int) -> Path | None:
+def _place(out: str | None, count: int) -> str | None:
+    """Return where runs go, with a slash behind a folder that may have to be made."""
     if out is None:
         return None
     target = Path(out)
-    named = out.endswith((os.sep, os.altsep or os.sep))
+    named = out.endswith((os.sep, "/"))
     # A name like run.csv is meant for a file.
     file = target.suffix and not target.is_dir() and not named
     if count > 1 and (file or (target.exists() and not target.is_dir())):
@@ -137,17 +138,7 @@ def _place(out: str | None, count: int) -> Path | None:
             f"with a slash at its end if it is to be made",
             filename=out,
         )
-    if count > 1 or named:
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExportError(
-                f"the folder {out!r} cannot be made: {error.strerror}; choose another "
-                "one",
-                errno=error.errno,
-                filename=out,
-            ) from error
-    return target
+    return os.path.join(out, "") if count > 1 else out
 
 
 def _plain_options(texts: Sequence[str]) -> dict[str, str]:

@@ -365,8 +365,8 @@ class Run:
         Parameters
         ----------
         path
-            Where to; a folder, or None for the current one, gets
-            ``<scan_id>_<plan>.<ext>``.
+            Where to; a folder that is there, one that ends with a slash, or None for
+            the current one, gets ``<scan_id>_<plan>.<ext>``.
         format
             ``"nexus"`` or another one that is installed; the reference has a table.
         overwrite

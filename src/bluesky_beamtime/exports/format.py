@@ -59,8 +59,8 @@ class ExportFormat:
         run
             The run, which may still be going on: it is written as far as it is.
         path
-            Where to; an existing folder, or None for the current one, gets a file
-            ``<scan_id>_<plan>.<ext>``.
+            Where to; a folder that is there, one that ends with a slash, or None for
+            the current one, gets a file ``<scan_id>_<plan>.<ext>``.
         overwrite
             Replace what is there.
         progress
@@ -122,14 +122,36 @@ class ExportFormat:
         return parse_options(self.name, self.write, texts)
 
     def path_for(self, run: Run, path: str | os.PathLike[str] | None) -> Path:
-        """Return where a run goes."""
+        """Return where a run goes; a folder that ends with a slash is made.
+
+        Raises
+        ------
+        ExportError
+            The folder cannot be made.
+        """
         target = Path.cwd() if path is None else Path(path)
         # A Zarr hierarchy that is to be replaced is a folder too.
-        if not target.is_dir() or target.name.endswith(f".{self.extension}"):
+        if target.name.endswith(f".{self.extension}"):
+            return target
+        if path is not None and os.fspath(path).endswith((os.sep, "/")):
+            _make_folder(target)
+        if not target.is_dir():
             return target
         number = run.uid[:8] if run.scan_id is None else str(run.scan_id)
         words = [number, *([run.plan_name] if run.plan_name else [])]
         return target / f"{safe_name('_'.join(words))}.{self.extension}"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"the folder {str(folder)!r} cannot be made: {error.strerror}; choose "
+            "another one",
+            errno=error.errno,
+            filename=str(folder),
+        ) from error
 
 
 def refusal(error: BaseException) -> int | None:

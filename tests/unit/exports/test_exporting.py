@@ -33,6 +33,15 @@ def test_folder_gets_scan_id_and_plan(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "7_scan.nxs").is_file()
 
 
+def test_folder_with_a_slash_is_made(run: Run, tmp_path: Path) -> None:
+    (path,) = run.export(f"{tmp_path}/for/igor/", "hdf5")
+    assert path.parent == tmp_path / "for" / "igor"
+    assert path.is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ExportError, match=r"file.*cannot be made: "):
+        run.export(f"{tmp_path}/file/", "hdf5")
+
+
 def test_existing_file_is_refused_and_left(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "run.nxs"
     path.write_text("mine")
