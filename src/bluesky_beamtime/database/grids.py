@@ -64,9 +64,11 @@ def to_grid(
         for field in axis:
             if field in dataset:
                 grid = _spread(dataset[field].values, rows, shape)
+                # The plan says where the axis runs, not what else it moves.
+                plan: Start = start if field == axis[0] else {}
                 coordinates[field] = (
                     names[number],
-                    axis_positions(grid, number, start),
+                    axis_positions(grid, number, plan),
                     dataset[field].attrs,
                 )
     variables: dict[str, Any] = {}

@@ -160,6 +160,15 @@ def test_several_motors_on_one_axis() -> None:
     assert grid["number"].values.tolist() == [0.5, 2.5, 4.5]
 
 
+def test_the_plan_says_where_its_axes_run_and_not_what_else_moves() -> None:
+    start, dataset = scan((4,), (False,), 2)
+    dataset["follower"] = ("time", [70.0, 71.0])
+    start["hints"] = {"dimensions": [[["m0", "follower"], "primary"]]}
+    grid = to_grid(start, "primary", dataset)
+    np.testing.assert_allclose(grid["m0"], np.linspace(0, 1, 4))
+    np.testing.assert_array_equal(grid["follower"], [70, 71, np.nan, np.nan])
+
+
 def test_more_events_than_points_are_left_out() -> None:
     start, dataset = scan((2, 3), (False, False))
     start["shape"] = [1, 3]
