@@ -143,6 +143,26 @@ def test_D_18_whatever_a_sink_raises_the_plan_goes_on(
     assert [r.values["det"] for r in caught.value.records] == [0, 1, 2, 3]
 
 
+def test_D_83_of_a_failure_that_goes_on_there_is_one_traceback(
+    RE: Any, count_up: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """D-83: a file in the way is no flood, and every line says what was not taken."""
+    path = tmp_path / "x.csv"
+    path.write_text("somebody's")
+    feeding = SinkSubscriber(CsvSink(path), end_timeout=LONG)
+    RE.subscribe(feeding)
+    for _ in range(3):
+        RE(bp.count([count_up], 1))
+    told = [r for r in caplog.records if r.message == "sinks.subscriber.failed"]
+    assert [r.exc_info is not None for r in told] == [True, False, False]
+    assert all("x.csv" in r.__dict__["reason"] for r in told)
+    assert sum(r.__dict__["records_not_taken"] for r in told) == 3
+    with pytest.raises(SinkError) as caught:
+        feeding.close()
+    assert len(caught.value.records) == 3
+    assert path.read_text() == "somebody's"
+
+
 def test_D_18_a_close_that_fails_is_raised_once(RE: Any, count_up: Any) -> None:
     """D-18, D-66: by close; and the next run finds a sink that can be opened again."""
 

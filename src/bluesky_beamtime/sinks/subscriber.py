@@ -99,6 +99,7 @@ class SinkSubscriber:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: asyncio.Queue[Any] | None = None
         self._opened = False
+        self._said = ""
         self.failed: list[DaqReading | DaqBlock] = []
         """Records that the sink did not take."""
         self.error: Exception | None = None
@@ -328,10 +329,16 @@ class SinkSubscriber:
             )
             error.__cause__ = cause
         self.error = self.error or error
+        # Of what goes on failing a line is enough, without its traceback.
+        said, self._said = self._said, f"{type(error).__name__}: {error}"
         logger.error(
             "sinks.subscriber.failed",
-            extra={"target": self._target(), "records_not_taken": len(records)},
-            exc_info=error,
+            extra={
+                "target": self._target(),
+                "reason": self._said,
+                "records_not_taken": len(records),
+            },
+            exc_info=None if self._said == said else error,
         )
 
 
