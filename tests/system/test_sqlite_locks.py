@@ -14,11 +14,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from bluesky_beamtime.database import locks
 from bluesky_beamtime.database.connect import connect_to_read
 from bluesky_beamtime.database.locks import first_bytes
 
@@ -158,4 +160,29 @@ def test_a_connection_that_nobody_closes_lets_go(tmp_path: Path) -> None:
     first_bytes(path, 16)
     del connection
     gc.collect()
+    assert descriptors_of(path) == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_may_be_collected_while_a_file_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    sqlite3.connect(path).close()
+    forgotten = [connect_to_read(path)]
+    inode_of = locks._inode
+
+    def collecting(status: os.stat_result) -> tuple[int, int]:
+        # Garbage collection comes between any two lines, in this thread too.
+        forgotten.clear()
+        gc.collect()
+        return inode_of(status)
+
+    monkeypatch.setattr(locks, "_guard", threading.Lock())
+    monkeypatch.setattr(locks, "_inode", collecting)
+    looking = threading.Thread(target=first_bytes, args=(path, 16), daemon=True)
+    looking.start()
+    looking.join(60)
+    assert not looking.is_alive()
     assert descriptors_of(path) == 0

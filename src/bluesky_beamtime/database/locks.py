@@ -14,7 +14,9 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 _Inode = tuple[int, int]
@@ -22,6 +24,8 @@ _Inode = tuple[int, int]
 _guard = threading.Lock()
 _open: Counter[_Inode] = Counter()
 _kept: dict[_Inode, list[int]] = {}
+# Of connections that have ended, and were not counted down yet.
+_ended: deque[_Inode] = deque()
 
 
 class LockingConnection(sqlite3.Connection):
@@ -32,7 +36,7 @@ class LockingConnection(sqlite3.Connection):
     def keep_locks(self, path: Path) -> None:
         """Say which file it opened, before any statement: locks come with those."""
         inode = _inode(os.stat(path))
-        with _guard:
+        with _guarded():
             _open[inode] += 1
         self._let_go = weakref.finalize(self, _forget, inode)
         self._let_go.atexit = False
@@ -59,7 +63,7 @@ def first_bytes(path: Path, count: int) -> bytes:
     OSError
         It cannot be read.
     """
-    with _guard:
+    with _guarded():
         kept = _kept.get(_inode(os.stat(path)))
         if kept:
             return os.pread(kept[0], count, 0)
@@ -68,20 +72,42 @@ def first_bytes(path: Path, count: int) -> bytes:
         return os.pread(fd, count, 0)
     finally:
         inode = _inode(os.fstat(fd))
-        with _guard:
+        with _guarded():
             if _open[inode]:
                 _kept.setdefault(inode, []).append(fd)
             else:
                 os.close(fd)
 
 
+@contextmanager
+def _guarded() -> Generator[None]:
+    try:
+        with _guard:
+            yield
+    finally:
+        _count_down()
+
+
 def _forget(inode: _Inode) -> None:
-    with _guard:
-        _open[inode] -= 1
-        if not _open[inode]:
-            del _open[inode]
-            for fd in _kept.pop(inode, []):
-                os.close(fd)
+    # Of a connection that nobody closed, garbage collection says so, between any two
+    # lines and in a thread that has the guard perhaps: it must not wait for it.
+    _ended.append(inode)
+    _count_down()
+
+
+def _count_down() -> None:
+    """Count connections that have ended, unless somebody is there who will."""
+    while _ended and _guard.acquire(blocking=False):
+        try:
+            while _ended:
+                inode = _ended.popleft()
+                _open[inode] -= 1
+                if not _open[inode]:
+                    del _open[inode]
+                    for fd in _kept.pop(inode, []):
+                        os.close(fd)
+        finally:
+            _guard.release()
 
 
 def _inode(status: os.stat_result) -> _Inode:
