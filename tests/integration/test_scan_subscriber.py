@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,9 +24,14 @@ from ophyd_async.core import init_devices
 from ophyd_async.sim import SimMotor
 
 from bluesky_beamtime.devices import Camera, SimCamera, SimCounter
-from bluesky_beamtime.errors import StoreReadError, StoreStateError
+from bluesky_beamtime.errors import (
+    StorageError,
+    StoreReadError,
+    StoreStateError,
+    StoreWriteError,
+)
 from bluesky_beamtime.plans import fly_frames, fly_scan, grid_frames
-from bluesky_beamtime.recording import ScanSubscriber
+from bluesky_beamtime.recording import ScanSubscriber, scan_filling
 from bluesky_beamtime.storage import ScanStorage
 from tests.integration.conftest import NumberedSource
 from tests.integration.test_recording_plans import Soft
@@ -556,6 +562,51 @@ def test_what_could_not_be_read_is_tried_again_at_the_end(
     assert storage.wait(60) and "not taken yet" in caplog.text
     with np.load(tmp_path / "folder/data_0.npz") as file:
         assert file["data"][:, 0, 0].tolist() == [0, 1, 2, 3] and file["mask"].all()
+
+
+def test_no_number_of_frames_that_come_late_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-21, L-27: a file that can only be read at the end of its run."""
+    monkeypatch.setattr(scan_filling, "_MOST_MISSED_EVENTS", 1)
+    frames = Frames()
+    frames.away = True
+    storage = ScanStorage(tmp_path, format="npz")
+    with ScanSubscriber(storage, open_array=lambda _: frames) as subscriber:
+        feed(subscriber, 4, {3: lambda: setattr(frames, "away", False)})
+    assert storage.wait(60)
+    with np.load(tmp_path / "folder/data_0.npz") as file:
+        assert file["data"][:, 0, 0].tolist() == [0, 1, 2, 3] and file["mask"].all()
+
+
+def test_events_that_were_not_kept_for_the_end_are_told_by_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-21, L-26, L-27: the others are in the array."""
+    monkeypatch.setattr(scan_filling, "_MOST_MISSED_EVENTS", 2)
+    storage = ScanStorage(tmp_path, format="npz")
+    subscriber = ScanSubscriber(storage)
+    run = compose_run(metadata={"num_points": 5})
+    keys = {"s": {"dtype": "number", "shape": [], "source": "s"}}
+    descriptor = run.compose_descriptor(
+        name="primary", data_keys=keys, hints={"s": {"fields": ["s"]}}
+    )
+    subscriber("start", run.start_doc)
+    subscriber("descriptor", descriptor.descriptor_doc)
+    for number in range(5):
+        event = descriptor.compose_event(data={"s": number}, timestamps={"s": 0.0})
+        with monkeypatch.context() as broken:
+            if number:
+                error = StoreWriteError("the disk is full")
+                broken.setattr(storage, "update", Mock(side_effect=error))
+            subscriber("event", event)
+            assert subscriber.wait(60)
+    subscriber("stop", run.compose_stop())
+    with pytest.raises(StorageError, match="2 events of run came after too many"):
+        subscriber.close()
+    assert storage.wait(60)
+    with np.load(tmp_path / "folder/data_0.npz") as file:
+        assert file["mask"].tolist() == [True, True, True, False, False]
 
 
 def test_what_is_missing_in_the_end_is_told_by_close(tmp_path: Path) -> None:

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database.rowframes import frame_dims
-from bluesky_beamtime.errors import MetadataError, ScanMismatchError, StoreStateError
+from bluesky_beamtime.errors import (
+    MetadataError,
+    ScanMismatchError,
+    StorageError,
+    StoreStateError,
+)
 from bluesky_beamtime.recording.point_values import PointReader, PointValues
 from bluesky_beamtime.recording.scan_plan import (
     ScanPlan,
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
     from bluesky_beamtime.storage import ScanStorage
 
 Document = Mapping[str, Any]
-_MOST_MISSED = 1024
+_MOST_MISSED_EVENTS = 1024  # They hold arrays perhaps; StreamDatums do not.
 
 
 class ScanFilling:
@@ -79,9 +84,9 @@ class ScanFilling:
         self._cell: tuple[int, ...] | None = None
         self._buffer: Path | None = None
         self._dtype = np.dtype(np.float64)
-        self._touched = False
-        self._axes_are_old = False
+        self._touched = self._axes_are_old = False
         self.missed: list[tuple[str, Document]] = []
+        self._forgotten = 0
 
     @property
     def label(self) -> str:
@@ -119,8 +124,10 @@ class ScanFilling:
             except StoreStateError:
                 raise
             except Exception:
-                if len(self.missed) < _MOST_MISSED:
+                if name == "stream_datum" or len(self.missed) < _MOST_MISSED_EVENTS:
                     self.missed.append((name, doc))
+                else:
+                    self._forgotten += 1
                 raise
 
     def refresh(self) -> None:
@@ -146,7 +153,7 @@ class ScanFilling:
         Raises
         ------
         StorageError
-            Values that were missed before, and again.
+            Values that were missed before, and again, or too many to be kept.
         """
         failure: Exception | None = None
         missed, self.missed = self.missed, []
@@ -166,6 +173,11 @@ class ScanFilling:
             self._buffer = None
         if failure is not None:
             raise failure
+        if self._forgotten:
+            raise StorageError(
+                f"{self._forgotten} events of {self.label} came after too many that "
+                "failed and are not in its array; to_grid() of the run has them"
+            )
 
     # ------------------------------------------------------------------------ layout
 
