@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -660,3 +661,52 @@ def test_run_without_an_end_is_saved_by_close(tmp_path: Path) -> None:
         assert file["data"][:2].tolist() == [1.5, 2.5]
         assert file["mask"].tolist() == [True, True, False]
         assert file["axis_0"][:2].tolist() == [10.0, 11.0]
+
+
+def test_plan_goes_on_when_it_is_closed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-21, L-27: also with more points than may wait."""
+    storage = ScanStorage(tmp_path, format="npz")
+    saving, go_on = threading.Event(), threading.Event()
+    save = storage.save
+
+    def slow(*args: Any, **options: Any) -> None:
+        if options:
+            saving.set()
+            assert go_on.wait(100)
+        save(*args, **options)
+
+    monkeypatch.setattr(storage, "save", slow)
+    subscriber = ScanSubscriber(storage)
+    run = compose_run(metadata={"num_points": 1000})
+    keys = {"s": {"dtype": "number", "shape": [], "source": "s"}}
+    descriptor = run.compose_descriptor(
+        name="primary", data_keys=keys, hints={"s": {"fields": ["s"]}}
+    )
+    subscriber("start", run.start_doc)
+    subscriber("descriptor", descriptor.descriptor_doc)
+    emitted: list[int] = []
+
+    def emit() -> None:
+        for number in range(1000):
+            event = descriptor.compose_event(data={"s": number}, timestamps={"s": 0.0})
+            subscriber("event", event)
+            emitted.append(number)
+            if not number:
+                closing.start()
+                assert saving.wait(100)
+        subscriber("stop", run.compose_stop())
+
+    closing = threading.Thread(target=subscriber.close, daemon=True)
+    plan = threading.Thread(target=emit, daemon=True)
+    plan.start()
+    assert saving.wait(100)
+    until = time.monotonic() + 60
+    while len(emitted) < 256 and time.monotonic() < until:
+        time.sleep(0.01)
+    go_on.set()
+    closing.join(100)
+    plan.join(100)
+    assert not closing.is_alive() and not plan.is_alive()
+    assert len(emitted) == 1000 and storage.wait(60)

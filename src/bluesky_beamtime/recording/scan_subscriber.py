@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from bluesky_beamtime.database.kinds import is_array
 from bluesky_beamtime.errors import DocumentError, StoreStateError
+from bluesky_beamtime.recording.bounded_thread import BoundedThread
 from bluesky_beamtime.recording.scan_filling import ScanFilling
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ class ScanSubscriber:
         self._options = (field, stream, fill, open_array)
         self._end_timeout = end_timeout
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._queue: queue.Queue[Any] = queue.Queue(_MOST_WAITING)
+        self._thread: BoundedThread | None = None
         self._fillings: dict[str, ScanFilling] = {}
         self._run_of: dict[str, str] = {}
         self.error: Exception | None = None
@@ -120,15 +120,16 @@ class ScanSubscriber:
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a document of a RunEngine; returns at once, but at the end of a run."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None:
             if name != "start":
                 return
-            self._begin()
+            thread = self._begin()
         if name == "event":
             # A device may measure into the same array again.
             doc = {**doc, "data": {k: _own(v) for k, v in doc["data"].items()}}
-        self._queue.put(_Told(name, doc))
-        if name == "stop" and not self.wait(self._end_timeout):
+        thread.put(_Told(name, doc))
+        if name == "stop" and not thread.wait(self._end_timeout):
             logger.warning(
                 "the array of the scan is not complete after %g s; it goes on filling "
                 "in the background",
@@ -144,11 +145,8 @@ class ScanSubscriber:
             Seconds; None for no limit. What is being saved is waited for by
             ``storage.wait()``.
         """
-        if self._thread is None:
-            return True
-        done = threading.Event()
-        self._queue.put(done)
-        return done.wait(timeout)
+        thread = self._thread
+        return True if thread is None else thread.wait(timeout)
 
     def close(self) -> None:
         """Take what was emitted, save runs that have not ended, and end the thread.
@@ -162,9 +160,9 @@ class ScanSubscriber:
         """
         thread = self._thread
         if thread is not None:
-            self._queue.put(None)
-            thread.join()
-            self._thread = None
+            thread.end()
+            if self._thread is thread:
+                self._thread = None
         error, self.error = self.error, None
         if error is not None:
             raise error
@@ -182,20 +180,20 @@ class ScanSubscriber:
 
     # --------------------------------------------------------------------- thread
 
-    def _begin(self) -> None:
+    def _begin(self) -> BoundedThread:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="scan-subscriber", daemon=True
+                self._thread = BoundedThread(
+                    self._work, _MOST_WAITING, "scan-subscriber"
                 )
-                self._thread.start()
+            return self._thread
 
-    def _work(self) -> None:
+    def _work(self, waiting: queue.Queue[Any]) -> None:
         refreshed = time.monotonic()
         item: Any
         while True:
             try:
-                item = self._queue.get(timeout=_REFRESH if self._fillings else None)
+                item = waiting.get(timeout=_REFRESH if self._fillings else None)
             except queue.Empty:
                 item = _NOTHING
             if item is None:
