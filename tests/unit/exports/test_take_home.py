@@ -368,6 +368,18 @@ def test_missing_frames_are_named_and_cost_nothing_else(
     assert not hidden(tmp_path)
 
 
+def test_pages_name_what_is_missing_by_its_place_in_the_folder(
+    path: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(path.parent / "x.zarr/frames/scan_00007/cam1/cam1")
+    taken = take_home(path, tmp_path / "home")
+    text = (taken.path / "runs" / "7_scan.html").read_text()
+    assert "array at &#39;x.zarr/frames/scan_00007/cam1/cam1&#39;" in text
+    for file in (*taken.path.rglob("*.html"), taken.path / "README.txt"):
+        # Not the hidden folder, either, in which it was made.
+        assert ".beamtime-export" not in file.read_text()
+
+
 def test_journal_comes_along_and_is_named(path: Path, tmp_path: Path) -> None:
     with Beamtime(path, mode="r") as beamtime:
         uid = beamtime[-1].uid
@@ -433,6 +445,41 @@ def test_earlier_copy_is_replaced_when_the_new_one_is_finished(
     assert len(list((home / "runs").glob("*.html"))) == 3
     checked(home)
     assert not hidden(tmp_path)
+
+
+def test_folder_is_not_replaced_by_a_part_of_itself(path: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    take_home(path, home)
+    with Beamtime(home / "x.db", mode="r") as beamtime:
+        newest = beamtime[-1].uid
+    for target in (home, home / ".." / "home"):
+        with pytest.raises(errors.ExportError, match="holds the beamtime itself"):
+            take_home(home / "x.db", target, runs=[newest], overwrite=True)
+    with Beamtime(home / "x.db", mode="r") as beamtime:
+        assert len(beamtime) == 2
+    checked(home)
+    assert not hidden(tmp_path)
+
+
+def test_run_that_is_not_there_is_no_empty_folder(path: Path, tmp_path: Path) -> None:
+    with Beamtime(path, mode="r") as beamtime:
+        newest = beamtime[-1].uid
+    for runs in (["nothing"], [newest, newest[:8]]):
+        with pytest.raises(errors.RunNotFoundError, match="there is no run"):
+            take_home(path, tmp_path / "home", runs=runs)
+    assert not (tmp_path / "home").exists()
+    assert not hidden(tmp_path)
+
+
+def test_files_of_detectors_may_lie_where_the_pages_go(tmp_path: Path) -> None:
+    path = tmp_path / "beamline" / "x.db"
+    path.parent.mkdir()
+    with Beamtime(path) as beamtime:
+        emit_run(beamtime, path.parent / "runs" / "cam", (HDF5Writer,))
+    taken = take_home(path, tmp_path / "home")
+    assert not taken.problems
+    assert any(name.startswith("runs/cam/") for name in checked(taken.path))
+    assert (taken.path / "runs" / "7_scan.html").is_file()
 
 
 def test_space_is_looked_at_before_anything_is_copied(

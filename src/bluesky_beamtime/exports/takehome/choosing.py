@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from bluesky_beamtime.database import migrate
 from bluesky_beamtime.database.journaled import run_of_line
 from bluesky_beamtime.database.uris import is_relative
+from bluesky_beamtime.errors import RunNotFoundError
 from bluesky_beamtime.exports.belongings import Belonging
 from bluesky_beamtime.storage.layout import METADATA_FILE
 
@@ -29,6 +30,11 @@ def keep_runs(database: Path, uids: Collection[str]) -> None:
         A copy that nobody else uses.
     uids
         Uids of the runs that stay.
+
+    Raises
+    ------
+    RunNotFoundError
+        One of them is not there; no run was taken out.
     """
     migrate(database, backup=False)
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
@@ -44,6 +50,12 @@ def keep_runs(database: Path, uids: Collection[str]) -> None:
         connection.executemany(
             "INSERT OR IGNORE INTO kept VALUES (?)", ((uid,) for uid in uids)
         )
+        lost = "SELECT uid FROM kept EXCEPT SELECT uid FROM runs"
+        for (uid,) in connection.execute(lost):
+            raise RunNotFoundError(
+                f"there is no run {uid!r} to take; name runs by their whole uids, "
+                "which beamtime.summaries() lists"
+            )
         connection.execute("DELETE FROM runs WHERE uid NOT IN (SELECT uid FROM kept)")
         connection.execute(
             "DELETE FROM samples WHERE id NOT IN "

@@ -91,7 +91,8 @@ class Pages:
 
     def write(self, progress: Callable[[str, int, int], None]) -> None:
         """Write all of them."""
-        (self._folder / "runs").mkdir()
+        # Files of detectors may lie in a folder of that name already.
+        (self._folder / "runs").mkdir(exist_ok=True)
         lines = [self._line(summary) for summary in self._beamtime.summaries()]
         for number, line in enumerate(lines):
             progress("pages", number, len(lines))
@@ -169,7 +170,9 @@ class Pages:
             }
         except (BeamtimeError, ValueError, TypeError, ArithmeticError) as error:
             # One stream that nobody understands must not cost all others.
-            return {"name": name, "error": str(error), "events": stream.num_events}
+            why = self._here(str(error))
+            return {"name": name, "error": why, "events": stream.num_events}
+        facts["error"] = self._here(facts["error"])
         plots: list[str] = []
         for key in facts["curves"]:
             # One that cannot be drawn is in the table.
@@ -181,12 +184,16 @@ class Pages:
             try:
                 png = frame_png(stream, frame["field"], row, largest=_FRAME_PIXELS)
             except (BeamtimeError, OSError, ValueError, ArithmeticError) as error:
-                frame["error"] = str(error)
+                frame["error"] = self._here(str(error))
                 continue
             words = short_name(f"{name}_{frame['field']}")
             frame["picture"] = self._write_new(f"runs/{page}_{words}", ".png", png)
             frame["row"] = row
         return facts
+
+    def _here(self, text: str) -> str:
+        """Return text that names files as they lie here, wherever the folder goes."""
+        return text.replace(f"{self._folder}{os.sep}", "")
 
     def _problems_of(self, run: Run) -> list[str]:
         if not self._told.problems:

@@ -150,6 +150,14 @@ def _check_place(target: Path, source: Path, *, overwrite: bool) -> None:
             )
     if not os.path.lexists(target):
         return
+    if source.is_relative_to(place):
+        # What is replaced is removed, the beamtime with it.
+        raise ExportError(
+            f"{str(target)!r} holds the beamtime itself, {source.name!r}, and is left "
+            "as it is; choose a folder beside it, or on another disk",
+            errno=errno.EEXIST,
+            filename=str(target),
+        )
     if not overwrite:
         raise _there_already(target)
     if not ((target / MANIFEST_FILE).is_file() and (target / README).is_file()):
