@@ -6,7 +6,7 @@ import errno
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
 
     The file takes its name when all of it is on disk, where it survives a power cut,
     and never that of another file. Blocks; the data pass through memory 16 MB at a
-    time.
+    time, or a frame if that is larger.
 
     Raises
     ------
@@ -57,6 +57,7 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
     buffer.release()
 
 
+_SLAB = 16 << 20
 # What a file system says that has no hard links.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
@@ -122,7 +123,7 @@ def _to_npz(
                 "shape": buffer.shape,
             }
             np.lib.format.write_array_header_2_0(file, header)
-            for slab in _slabs(buffer.array):
+            for _, slab in _slabs(buffer.array):
                 file.write(np.ascontiguousarray(slab).tobytes())
         for name, values in small.items():
             with archive.open(f"{name}.npy", "w") as file:
@@ -136,13 +137,8 @@ def _to_hdf5(
     h5py = need_h5py()
     with h5py.File(work, "w") as file:
         data = file.create_dataset("data", buffer.shape, buffer.dtype)
-        if not buffer.shape:
-            data[()] = buffer.array[...]
-        else:
-            row = 0
-            for slab in _slabs(buffer.array):
-                data[row : row + len(slab)] = slab
-                row += len(slab)
+        for place, slab in _slabs(buffer.array):
+            data[place] = slab
         for number, axis in enumerate(axes):
             file[f"axis_{number}"] = axis
         file["mask"] = _mask(buffer)
@@ -165,13 +161,20 @@ def need_h5py() -> Any:
     return h5py
 
 
-def _slabs(array: Any) -> Any:
-    """Yield the array in C order, one step of its slow axes and ~16 MB at a time."""
+def _slabs(array: Any) -> Iterator[tuple[tuple[int | slice, ...], NDArray[Any]]]:
+    """Yield pieces in C order with their places: ~16 MB, but no less than a frame."""
     shape: tuple[int, ...] = tuple(array.shape)
+    axis, size = 0, int(array.dtype.itemsize) * math.prod(shape[1:])
+    # Each piece of a frame would decompress all of its chunks.
+    last = len(shape) - (3 if len(shape) > 2 else 1)
+    while size > _SLAB and axis < last:
+        axis += 1
+        size //= shape[axis]
     if not shape:
-        yield np.asarray(array[...])
+        yield (), np.asarray(array[...])
         return
-    step = math.prod(shape[1:]) * int(array.dtype.itemsize)
-    rows = max(1, (16 << 20) // max(step, 1))
-    for start in range(0, shape[0], rows):
-        yield np.asarray(array[start : start + rows])
+    rows = max(1, _SLAB // max(size, 1))
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], rows):
+            place = (*outer, slice(start, min(start + rows, shape[axis])))
+            yield place, np.asarray(array[place])

@@ -68,7 +68,10 @@ def check_axes(axes: Sequence[Any] | None, shape: tuple[int, ...]) -> Axes:
 
 def cast_exactly(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     """Return ``values`` in ``dtype``; floats may lose digits, nothing else may."""
-    if np.can_cast(values.dtype, dtype, "safe"):
+    # NumPy calls it safe, too, to make floats of large integers.
+    large = values.dtype.kind in "iu" and values.dtype.itemsize == 8
+    large = large and dtype.kind in "fc"
+    if np.can_cast(values.dtype, dtype, "safe") and not large:
         return values.astype(dtype, copy=False)
     if values.dtype.kind in _KINDS:
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -76,12 +79,23 @@ def cast_exactly(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArr
             turned = values.astype(dtype, casting="unsafe")
         inexact = values.dtype.kind in "fc" and dtype.kind in "fc"
         same_kind = np.can_cast(values.dtype, dtype, "same_kind")
-        if (inexact and same_kind) or np.array_equal(turned, values):
+        if (inexact and same_kind) or _are_same(turned, values):
             return turned
     raise ScanMismatchError(
         f"{what} has type {values.dtype} and would not be the same as {dtype}; "
         "reserve the scan with a dtype that holds it"
     )
+
+
+def _are_same(turned: NDArray[Any], values: NDArray[Any]) -> bool:
+    if values.dtype.kind in "iu" and turned.dtype.kind in "fc":
+        # Compared as floats, all integers that become one float would be the same.
+        bits = 8 * values.dtype.itemsize - (values.dtype.kind == "i")
+        floats: NDArray[Any] = np.real(turned)
+        if not bool((floats < 2.0**bits).all()):
+            return False
+        return np.array_equal(floats.astype(values.dtype), values)
+    return np.array_equal(turned, values)
 
 
 def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:

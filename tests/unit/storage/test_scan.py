@@ -23,7 +23,7 @@ from bluesky_beamtime.errors import (
     ScanMismatchError,
     StoreStateError,
 )
-from bluesky_beamtime.storage import ScanStorage, scan_saving
+from bluesky_beamtime.storage import ScanStorage, scan_files, scan_saving
 
 
 @pytest.fixture
@@ -273,6 +273,50 @@ def test_update_before_reserve_says_what_to_do(storage: ScanStorage) -> None:
         storage.update({(0,): 1})
     storage.save()
     assert not storage.saving
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, 2**63 - 1, 2**64 - 1])
+def test_no_integer_loses_its_last_digits(storage: ScanStorage, value: int) -> None:
+    """L-18: as a float it would be another number."""
+    for dtype in (None, "c16"):
+        storage.reserve((2,), dtype=dtype)
+        storage.update({(0,): -(2**53) if value < 2**63 else 2**63})
+        with pytest.raises(ScanMismatchError, match="would not be the same"):
+            storage.update({(1,): value})
+        storage.save()
+
+
+@pytest.mark.parametrize("format", ["npz", "hdf5"])
+@pytest.mark.parametrize("slab", [1, 100, 300, 10000])
+@pytest.mark.parametrize("shape", [(1, 3, 5, 4, 2), (1, 50), (2, 3, 4), (7,)])
+def test_pieces_that_are_saved_make_the_whole(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: Any,
+    slab: int,
+    shape: tuple[int, ...],
+) -> None:
+    """L-16: the first axis may have one step, and what is below it not fit."""
+    monkeypatch.setattr(scan_files, "_SLAB", slab)
+    largest = 0
+    pieces_of = scan_files._slabs
+
+    def watched(array: Any) -> Any:
+        nonlocal largest
+        for place, piece in pieces_of(array):
+            largest = max(largest, piece.nbytes)
+            yield place, piece
+
+    monkeypatch.setattr(scan_files, "_slabs", watched)
+    storage = ScanStorage(tmp_path, format=format)
+    data = np.arange(np.prod(shape), dtype="i4").reshape(shape)
+    storage.reserve(data.shape, dtype="i4")
+    storage.update({(): data})
+    assert storage.wait(60)
+    suffix = {"npz": "npz", "hdf5": "h5"}[format]
+    found = read(tmp_path / f"folder/data_0.{suffix}")["data"]
+    np.testing.assert_array_equal(found, data)
+    assert 0 < largest <= max(slab, 4 * 3 * 4)
 
 
 def test_axes_are_checked_before_anything_is_saved(storage: ScanStorage) -> None:
