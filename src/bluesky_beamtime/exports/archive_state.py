@@ -16,6 +16,8 @@ STATE_FILE = "ARCHIVE.json"
 """Name of the file, beside the files of the beamtime."""
 
 _FORMAT = 1
+# Seconds; later ones have no date that can be printed.
+_END_OF_CALENDAR = 250_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class ArchiveState:
                     runs=_checked(content["runs"], int),
                 ),
                 session=_checked(content["session"], str),
-                time=_checked(content["time"], float, int),
+                time=_date(content["time"]),
                 entries={
                     name: Entry(_hash(digest), _checked(size, int), _time(modified))
                     for name, (digest, size, modified) in content["files"].items()
@@ -168,6 +170,12 @@ def _checked(value: Any, *kinds: type) -> Any:
 def _hash(value: Any) -> str:
     if not re.fullmatch("[0-9a-f]{64}", _checked(value, str)):
         raise ValueError(f"{value!r} is no SHA-256")
+    return value
+
+
+def _date(value: Any) -> float:
+    if not 0 <= _checked(value, float, int) < _END_OF_CALENDAR:
+        raise ValueError(f"{value!r} is no date")
     return value
 
 

@@ -108,6 +108,7 @@ class AssetFinder:
         self._assets: dict[str, Path] = {}
         self._absent: dict[str, Absent] = {}
         self._moves: list[Move] = []
+        self._lost: dict[str, tuple[str, str]] = {}
 
     def look(self, database: sqlite3.Connection) -> References:
         """Return what the documents of a database refer to."""
@@ -120,6 +121,12 @@ class AssetFinder:
         ):
             if isinstance(path, str):
                 self._look_at_legacy(uid, run, root or "", path)
+        if self._lost:
+            # What nothing was ever promised of need not be there.
+            promised = "SELECT DISTINCT stream_resource FROM stream_datums"
+            for (uid,) in database.execute(promised):
+                if uid in self._lost:
+                    self._leave(*self._lost[uid], "missing")
         return References(
             assets=tuple(self._topmost()),
             absent=tuple(self._absent.values()),
@@ -130,7 +137,12 @@ class AssetFinder:
 
     def _look_at_stream(self, uid: str, run: str, uri: str) -> None:
         if is_relative(uri):
-            self._look_inside(unquote(uri), uri, run)
+            name = os.path.normpath(unquote(uri))
+            if self._is_own(name):
+                if not self._held(name) and not os.path.lexists(self._folder / name):
+                    self._lost[uid] = uri, run
+            else:
+                self._look_inside(unquote(uri), uri, run)
             return
         path = self._local(uri)
         if path is None:
@@ -172,13 +184,16 @@ class AssetFinder:
     def _look_inside(self, text: str, uri: str, run: str) -> None:
         """Note what lies in the folder of the database."""
         name = os.path.normpath(text)
-        if any(name == own or name.startswith(f"{own}/") for own in self._own):
+        if self._is_own(name):
             return
         path = self._folder / name
         if ".." in text.split("/") or relative_to(path, self._folder) is None:
             self._leave(uri, run, "refused")
         elif not self._add(name, path):
             self._leave(uri, run, "missing")
+
+    def _is_own(self, name: str) -> bool:
+        return any(name == own or name.startswith(f"{own}/") for own in self._own)
 
     def _look_outside(self, path: Path, uri: str, run: str) -> str | None:
         """Note what lies elsewhere; return its name in a copy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -333,6 +334,8 @@ def test_a_state_that_is_damaged_or_newer_is_refused(
         (b"{", "cannot be read"),
         (good.replace(b'"format": 1', b'"format": 2'), "newer version"),
         (b"[]", "cannot be read"),
+        (re.sub(rb'"time": [0-9.]+', b'"time": 1e300', good), "cannot be read"),
+        (re.sub(rb'"time": [0-9.]+', b'"time": -1e18', good), "cannot be read"),
     ):
         store.put_bytes("ARCHIVE.json", bad)
         with pytest.raises(ArchiveError, match=sentence):
@@ -463,6 +466,22 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_there(
     assert not store.exists("x.zarr/first/cam1/cam1/zarr.json")
     archive(beamtime, store)
     assert prove(store).ok
+
+
+def test_frames_that_are_lost_are_named_until_the_archive_has_them(
+    beamtime: Path, store: RecordingBackend
+) -> None:
+    array = beamtime.parent / "x.zarr/first/cam1/cam1"
+    array.rename(beamtime.parent / "aside")
+    (absent,) = archive(beamtime, store).absent
+    assert (absent.uri, absent.reason) == ("x.zarr/first/cam1/cam1", "missing")
+    assert prove(store).absent == (str(absent),)
+    (beamtime.parent / "aside").rename(array)
+    assert archive(beamtime, store).absent == ()
+    shutil.rmtree(array)
+    report = archive(beamtime, store)
+    assert report.kept
+    assert report.absent == ()
 
 
 def test_a_name_that_no_store_takes_is_said(
