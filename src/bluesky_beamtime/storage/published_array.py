@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from bluesky_beamtime.storage.files import write_error
+from bluesky_beamtime.storage.files import sync_file, sync_folder, write_error
 from bluesky_beamtime.storage.layout import METADATA_FILE, ArrayLayout, plain_json
 from bluesky_beamtime.storage.reserve import replace_metadata
 
@@ -35,6 +35,8 @@ class PublishedArray:
         self._length = length
         self._published = published
         self._attributes_changed = False
+        # What was replaced without a sync: a power cut could leave nothing of it.
+        self._metadata_unsynced = True
         self._lock = threading.Lock()
         self._publish_lock = threading.Lock()
 
@@ -87,16 +89,19 @@ class PublishedArray:
             with self._lock:
                 length = self._length
                 if length == self._published and not self._attributes_changed:
+                    if sync:
+                        self._sync_metadata()
                     return length
                 self._metadata["shape"][0] = length
                 self._metadata["attributes"] = self._attributes
                 self._attributes_changed = False
                 data = orjson.dumps(self._metadata, option=orjson.OPT_INDENT_2)
+            sync = sync or self._power
             try:
                 replace_metadata(
                     self.path,
                     data,
-                    sync=sync or self._power,
+                    sync=sync,
                     first=self._published < 0,
                 )
             except OSError as error:
@@ -104,5 +109,24 @@ class PublishedArray:
                 raise write_error(
                     f"the length of {length} frames", self.path / METADATA_FILE, error
                 ) from error
-            self._published = length
+            self._published, self._metadata_unsynced = length, not sync
             return length
+
+    def _sync_metadata(self) -> None:
+        """Bring to the disk itself what was replaced without that."""
+        if not self._metadata_unsynced:
+            return
+        try:
+            sync_file(self.path / METADATA_FILE)
+            sync_folder(self.path)
+        except FileNotFoundError:
+            # Somebody has taken the array away.
+            return
+        except OSError as error:
+            self._attributes_changed = True
+            raise write_error(
+                f"the length of {self._published} frames",
+                self.path / METADATA_FILE,
+                error,
+            ) from error
+        self._metadata_unsynced = False

@@ -357,6 +357,42 @@ class TestFailures:
             array.append(frames(1)[0])
         assert caught.value.errno == errno.ENOSPC
 
+    def test_what_was_published_before_is_on_the_disk_when_it_is_closed(
+        self, path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A rename without a sync can leave an empty file after a power cut."""
+        array = create(path)
+        array.append(frames(1)[0])
+        array.sync()
+        array.append(frames(1)[0])
+        array.publish()
+        synced: list[str] = []
+        fsync = os.fsync
+
+        def noted(fd: int) -> None:
+            synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        array.close()
+        assert synced[-2:] == ["zarr.json", path.name]
+        array.close()
+        assert len(synced) == 2
+
+    def test_a_length_that_was_not_brought_to_the_disk_is_tried_again(
+        self, path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch
+    ):
+        array = create(path)
+        array.append(frames(1)[0])
+        array.sync()
+        array.publish()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing_fsync)
+            with pytest.raises(StoreWriteError, match="the length of 1 frames"):
+                array.close()
+        array.close()
+        assert len(open_frames(path)) == 1
+
     def test_the_closing_that_failed_can_be_finished(
         self, path: Path, frames: Frames, monkeypatch: pytest.MonkeyPatch
     ):
