@@ -8,6 +8,7 @@ afterwards would be gone with the process.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from bluesky_beamtime.database import locks
+from bluesky_beamtime import sqlite_locks as locks
 from bluesky_beamtime.database.connect import connect_to_read
-from bluesky_beamtime.database.locks import first_bytes
+from bluesky_beamtime.database.index_beamtimes import is_index
+from bluesky_beamtime.sinks import DaqReading, SqliteSink
+from bluesky_beamtime.sqlite_locks import first_bytes
 
 CHILD = """
 import sys, warnings
@@ -185,4 +188,27 @@ def test_a_connection_may_be_collected_while_a_file_is_looked_at(
     looking.start()
     looking.join(60)
     assert not looking.is_alive()
+    assert descriptors_of(path) == 0
+
+
+def test_a_sink_keeps_its_locks_while_its_file_is_looked_at(tmp_path: Path) -> None:
+    """As a shelf or an index does with each database in a folder."""
+    path = tmp_path / "x.db"
+    other = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+
+    async def write() -> None:
+        async with SqliteSink(path) as sink:
+            await sink.write_many([DaqReading(device="d", values={"a": 1.0})])
+            assert not is_index(path)
+            statement = "c.execute('CREATE TABLE t (a)'); c.commit(); c.close()"
+            command = [sys.executable, "-c", other + statement, str(path)]
+            subprocess.run(command, check=True)
+            assert Path(f"{path}-wal").exists()
+            await sink.write_many([DaqReading(device="d", values={"a": 2.0})])
+            statement = "print(*c.execute('SELECT a FROM readings'))"
+            command = [sys.executable, "-c", other + statement, str(path)]
+            found = subprocess.run(command, check=True, capture_output=True).stdout
+            assert found.decode().split() == ["(1.0,)", "(2.0,)"]
+
+    asyncio.run(write())
     assert descriptors_of(path) == 0

@@ -10,8 +10,8 @@ from typing import Literal
 from urllib.parse import quote
 
 from bluesky_beamtime.database.failures import is_busy
-from bluesky_beamtime.database.locks import LockingConnection
 from bluesky_beamtime.database.network import is_on_network
+from bluesky_beamtime.sqlite_locks import LockingConnection
 
 Durability = Literal["kill", "power"]
 

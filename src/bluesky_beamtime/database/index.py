@@ -28,10 +28,10 @@ from bluesky_beamtime.database.index_entries import bring_up_to_date
 from bluesky_beamtime.database.index_tables import connect_to_index
 from bluesky_beamtime.database.index_writer import IndexWriter
 from bluesky_beamtime.database.indexed_run import IndexedRun
-from bluesky_beamtime.database.locks import first_bytes
 from bluesky_beamtime.database.people import Person
 from bluesky_beamtime.database.samples import SampleMetadata
 from bluesky_beamtime.errors import BeamtimeError, BeamtimeFileError
+from bluesky_beamtime.sqlite_locks import first_bytes
 
 _PAGE = 200
 

@@ -10,7 +10,7 @@ from sqlalchemy import column, func, select, table
 
 from bluesky_beamtime.database.index import Index
 from bluesky_beamtime.database.index_tables import INDEX_APPLICATION_ID
-from bluesky_beamtime.database.locks import first_bytes
+from bluesky_beamtime.sqlite_locks import first_bytes
 
 _beamtimes = table(
     "beamtimes", *map(column, ("id", "label", "db_path", "researcher_id"))

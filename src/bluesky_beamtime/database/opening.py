@@ -22,7 +22,6 @@ from bluesky_beamtime.database.connect import (
     retry_busy,
 )
 from bluesky_beamtime.database.failures import is_busy, primary_code, translate
-from bluesky_beamtime.database.locks import first_bytes
 from bluesky_beamtime.database.network import file_system_of, journal_mode_for
 from bluesky_beamtime.database.schema import (
     APPLICATION_ID,
@@ -37,6 +36,7 @@ from bluesky_beamtime.errors import (
     OlderVersionError,
     ReadOnlyError,
 )
+from bluesky_beamtime.sqlite_locks import first_bytes
 
 _MAGIC = b"SQLite format 3\0"
 _USER_VERSION_AT = 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bluesky_beamtime.sinks.sql import (
     without_huge_numbers,
 )
 from bluesky_beamtime.sinks.texts import as_text
+from bluesky_beamtime.sqlite_locks import LockingConnection
 
 _JOURNAL_MODES = ("DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF")
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -170,9 +172,15 @@ class SqliteSink(ThreadedSink):
         )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False
+            self._path,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=LockingConnection,
         )
         try:
+            # One in memory has no file.
+            with suppress(FileNotFoundError):
+                connection.keep_locks(self._path)
             self._prepare(connection, keep)
         except BaseException:
             connection.close()
