@@ -27,6 +27,19 @@ def check_identifier(name: str, label: str) -> str:
     return name
 
 
+def check_word(label: str, value: str, known: tuple[str, ...]) -> str:
+    """Return one of SQLite's words, in capitals.
+
+    Raises
+    ------
+    ValueError
+        It is none of those that are known.
+    """
+    if not isinstance(value, str) or value.upper() not in known:
+        raise ValueError(f"{label}={value!r}: one of {', '.join(known)}")
+    return value.upper()
+
+
 def quote(name: str) -> str:
     """Return a name as an SQL identifier, whatever is in it."""
     return '"' + name.replace('"', '""') + '"'

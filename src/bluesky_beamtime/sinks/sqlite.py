@@ -20,6 +20,7 @@ from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import Batch, reading_batches
 from bluesky_beamtime.sinks.sql import (
     check_identifier,
+    check_word,
     define,
     quote,
     without_huge_numbers,
@@ -100,8 +101,8 @@ class SqliteSink(ThreadedSink):
             raise ValueError(
                 f"two of the tables {', '.join(self._names.values())} have one name"
             )
-        self._journal_mode = _choice("journal_mode", journal_mode, _JOURNAL_MODES)
-        self._synchronous = _choice("synchronous", synchronous, _SYNCHRONOUS)
+        self._journal_mode = check_word("journal_mode", journal_mode, _JOURNAL_MODES)
+        self._synchronous = check_word("synchronous", synchronous, _SYNCHRONOUS)
         if busy_timeout_ms < 0:
             raise ValueError(f"busy_timeout_ms must be >= 0, got {busy_timeout_ms!r}")
         self._busy_timeout_ms = int(busy_timeout_ms)
@@ -178,8 +179,7 @@ class SqliteSink(ThreadedSink):
             factory=LockingConnection,
         )
         try:
-            # One in memory has no file.
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # of one in memory
                 connection.keep_locks(self._path)
             self._prepare(connection, keep)
         except BaseException:
@@ -298,9 +298,3 @@ class SqliteSink(ThreadedSink):
             connection.execute("ROLLBACK TO batch")
             connection.executemany(statement, without_huge_numbers(rows))
         connection.execute("RELEASE batch")
-
-
-def _choice(label: str, value: str, known: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value.upper() not in known:
-        raise ValueError(f"{label}={value!r}: one of {', '.join(known)}")
-    return value.upper()
