@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bluesky_beamtime.database.failures import translate
 from bluesky_beamtime.database.opening import check_path
 from bluesky_beamtime.database.readonly import Reader
-from bluesky_beamtime.errors import DatabaseWriteError
+from bluesky_beamtime.errors import BeamtimeError, DatabaseWriteError
 
 
 def take_snapshot(path: Path, target: Path) -> None:
@@ -38,11 +39,11 @@ def take_snapshot(path: Path, target: Path) -> None:
     check_path(path, create=False)
     reader = Reader(path)
     try:
-        with closing(reader.connect()) as source:
+        with blaming(path, target), closing(reader.connect()) as source:
             copy_database(source, target)
-    except sqlite3.Error as error:
+    except BaseException:
         target.unlink(missing_ok=True)
-        raise _refused(path, target, error) from error
+        raise
     finally:
         reader.close()
 
@@ -59,6 +60,33 @@ def copy_database(source: sqlite3.Connection, target: Path) -> None:
         source.backup(copy)
         # One file, without side files: it may be carried away as it is.
         copy.execute("PRAGMA journal_mode = DELETE")
+
+
+@contextmanager
+def blaming(path: Path, target: Path) -> Generator[None]:
+    """Translate what SQLite refuses of a copy, which nobody knows by its own name.
+
+    Parameters
+    ----------
+    path
+        The file that was copied: what is damaged in the copy is damaged there.
+    target
+        The copy.
+
+    Raises
+    ------
+    BeamtimeFileError
+        The file is damaged.
+    DatabaseWriteError
+        The disk of the copy refused.
+    """
+    try:
+        yield
+    except BeamtimeError:
+        # Some of these are errors of SQLite too, and say already what it is.
+        raise
+    except sqlite3.Error as error:
+        raise _refused(path, target, error) from error
 
 
 def _refused(path: Path, target: Path, error: sqlite3.Error) -> Exception:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from bluesky_beamtime.database.snapshot import blaming
 from bluesky_beamtime.exports.archive_copy import ArchiveCopy, Progress
 from bluesky_beamtime.exports.archive_files import Bringer
 from bluesky_beamtime.exports.archive_place import check_place, open_place
@@ -125,8 +126,9 @@ def _with_folders(names: Mapping[str, Entry]) -> set[str]:
 
 def _identify(belongings: Belongings, state: ArchiveState | None, url: str) -> Identity:
     """Return whose archive it is going to be, if it may be."""
-    with closing(sqlite3.connect(belongings.snapshot)) as connection:
-        identity = Identity.of(belongings.database.name, connection)
+    database, snapshot = belongings.database, belongings.snapshot
+    with blaming(database, snapshot), closing(sqlite3.connect(snapshot)) as connection:
+        identity = Identity.of(database.name, connection)
         if state is not None:
             identity.check_continues(state.identity, connection, url)
     return identity

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from bluesky_beamtime.database.liveness import live_writers
-from bluesky_beamtime.database.snapshot import take_snapshot
+from bluesky_beamtime.database.snapshot import blaming, take_snapshot
 from bluesky_beamtime.errors import DatabaseWriteError, StoreReadError
 from bluesky_beamtime.exports.assets import Absent, Asset, AssetFinder, Move
 from bluesky_beamtime.storage import FolderLock
@@ -151,14 +151,18 @@ def gather(
         journal = _copy_journal(database.with_name(f"{stem}.journal.jsonl"), workspace)
         snapshot = Path(workspace, "snapshot.db")
         take_snapshot(database, snapshot)
-        prepare(snapshot, journal)
+        with blaming(database, snapshot):
+            prepare(snapshot, journal)
         finder = AssetFinder(
             database.parent,
             (f"{stem}.zarr", f"{stem}_files"),
             f"{stem}_outside",
             held,
         )
-        with closing(sqlite3.connect(snapshot)) as connection:
+        with (
+            blaming(database, snapshot),
+            closing(sqlite3.connect(snapshot)) as connection,
+        ):
             found = finder.look(connection)
             inside = tuple(a for a in found.assets if not _is_outside(a, stem))
             if assets:

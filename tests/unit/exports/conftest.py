@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ EXPECTED: dict[str, Any] = {
     "cam1": CAM1,
     "cam2": CAM2,
 }
+
+
+def damage(database: Path, table: str) -> None:
+    """Spoil the first page of a table."""
+    with closing(sqlite3.connect(database)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        (page,) = connection.execute(query, (table,)).fetchone()
+    with database.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * 200)
 
 
 def emit_run(beamtime: Any, folder: Path, writers: Any, *, stored: int = N) -> str:

@@ -30,7 +30,7 @@ from bluesky_beamtime.storage.backends import (
 )
 from bluesky_beamtime.storage.remote_array import Retry
 
-from .conftest import emit_run
+from .conftest import damage, emit_run
 
 ONCE = Retry(attempts=1)
 
@@ -323,6 +323,17 @@ def test_what_is_no_beamtime_is_refused(
     with pytest.raises(BeamtimeFileError):
         archive(tmp_path / "x.db", store)
     assert content(store.inner) == {}
+
+
+@pytest.mark.parametrize("table", ["runs", "stream_resources"])
+def test_a_database_that_is_damaged_is_refused(
+    beamtime: Path, store: RecordingBackend, table: str
+) -> None:
+    damage(beamtime, table)
+    with pytest.raises(BeamtimeFileError, match="is damaged") as caught:
+        archive(beamtime, store)
+    assert str(beamtime) in str(caught.value)
+    assert not content(store)
 
 
 def test_a_state_that_is_damaged_or_newer_is_refused(

@@ -30,7 +30,7 @@ from bluesky_beamtime.exports.takehome.manifest import Manifest
 from bluesky_beamtime.storage import HDF5Writer, ZarrWriter
 from bluesky_beamtime.testing import assert_documents_equal
 
-from .conftest import CAM1, emit_run
+from .conftest import CAM1, damage, emit_run
 
 KEY = {"source": "sim", "dtype": "number", "shape": [], "units": "mm"}
 
@@ -378,6 +378,22 @@ def test_pages_name_what_is_missing_by_its_place_in_the_folder(
     for file in (*taken.path.rglob("*.html"), taken.path / "README.txt"):
         # Not the hidden folder, either, in which it was made.
         assert ".beamtime-export" not in file.read_text()
+
+
+@pytest.mark.parametrize("table", ["runs", "samples", "stream_resources"])
+def test_damaged_database_is_named_and_nothing_is_left(
+    path: Path, tmp_path: Path, table: str
+) -> None:
+    with Beamtime(path, mode="r") as beamtime:
+        newest = beamtime[-1].uid
+    damage(path, table)
+    for runs in (None, [newest]):
+        with pytest.raises(errors.BeamtimeFileError, match="is damaged") as caught:
+            take_home(path, tmp_path / "home", runs=runs)
+        assert str(path) in str(caught.value)
+        assert ".beamtime-" not in str(caught.value)
+    assert not (tmp_path / "home").exists()
+    assert not hidden(tmp_path)
 
 
 def test_journal_comes_along_and_is_named(path: Path, tmp_path: Path) -> None:

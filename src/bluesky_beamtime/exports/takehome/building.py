@@ -14,7 +14,8 @@ from bluesky_beamtime.beamtime import Beamtime
 from bluesky_beamtime.database import verify
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.liveness import is_alive
-from bluesky_beamtime.errors import ExportError, StoreReadError
+from bluesky_beamtime.database.snapshot import blaming
+from bluesky_beamtime.errors import BeamtimeFileError, ExportError, StoreReadError
 from bluesky_beamtime.exports.belongings import Belonging, Belongings, gather
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.takehome.choosing import files_of, keep_lines, keep_runs
@@ -89,11 +90,24 @@ class Building:
         ------
         ExportError
             There is no space; with ``strict``, something is missing or damaged.
+        BeamtimeFileError
+            The database is damaged.
         OSError
             The disk refused.
         """
+        try:
+            return self._build(strict)
+        except BeamtimeFileError as error:
+            # It names the copy, of which nothing stays.
+            text = str(error).replace(str(self._home), str(self._source.parent))
+            raise type(error)(text) from error
+
+    def _build(self, strict: bool) -> Content:
         place = self._home.parent
-        with gather(self._source, folder=place, prepare=self._choose) as belongings:
+        with (
+            gather(self._source, folder=place, prepare=self._choose) as belongings,
+            blaming(self._source, belongings.snapshot),
+        ):
             self._copy(belongings)
         self._mend()
         database = self._home / self._source.name
