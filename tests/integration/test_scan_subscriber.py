@@ -610,6 +610,35 @@ def test_events_that_were_not_kept_for_the_end_are_told_by_close(
         assert file["mask"].tolist() == [True, True, True, False, False]
 
 
+def test_what_is_tried_again_does_not_replace_what_was_measured_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-16, L-27: a point that failed, and that the plan has taken anew."""
+    storage = ScanStorage(tmp_path, format="npz")
+    run = compose_run(metadata={"num_points": 2})
+    keys = {"s": {"dtype": "number", "shape": [], "source": "s"}}
+    descriptor = run.compose_descriptor(
+        name="primary", data_keys=keys, hints={"s": {"fields": ["s"]}}
+    )
+    error = StoreWriteError("the disk is full")
+    with ScanSubscriber(storage) as subscriber:
+        subscriber("start", run.start_doc)
+        subscriber("descriptor", descriptor.descriptor_doc)
+        for value, number in ((1.0, 1), (-9.0, 2), (2.0, 2)):
+            event = descriptor.compose_event(
+                data={"s": value}, timestamps={"s": 0.0}, seq_num=number, time=value
+            )
+            with monkeypatch.context() as broken:
+                if value < 0:
+                    broken.setattr(storage, "update", Mock(side_effect=error))
+                subscriber("event", event)
+                assert subscriber.wait(60)
+        subscriber("stop", run.compose_stop())
+    assert storage.wait(60)
+    with np.load(tmp_path / "folder/data_0.npz") as file:
+        assert file["data"].tolist() == file["axis_0"].tolist() == [1.0, 2.0]
+
+
 def test_what_is_missing_in_the_end_is_told_by_close(tmp_path: Path) -> None:
     """L-21, L-26, L-27: the points that are there are saved."""
     frames = Frames()

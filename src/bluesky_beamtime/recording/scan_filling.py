@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bluesky_beamtime.database.rowframes import frame_dims
 from bluesky_beamtime.errors import (
-    MetadataError,
     ScanMismatchError,
     StorageError,
     StoreStateError,
@@ -22,9 +21,9 @@ from bluesky_beamtime.recording.scan_plan import (
     choose_field,
     declared_cell,
     declared_type,
+    describe_scan,
     plan_scan,
 )
-from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_values import cast_exactly
 
 if TYPE_CHECKING:
@@ -85,7 +84,9 @@ class ScanFilling:
         self._buffer: Path | None = None
         self._dtype = np.dtype(np.float64)
         self._touched = self._axes_are_old = False
-        self.missed: list[tuple[str, Document]] = []
+        self._number = 0
+        self._newest: dict[str, NDArray[np.int64]] = {}
+        self.missed: list[tuple[int, str, Document]] = []
         self._forgotten = 0
 
     @property
@@ -112,6 +113,10 @@ class ScanFilling:
             Values that cannot be read, do not fit, or cannot be written; later ones may
             do better.
         """
+        self._number += 1
+        self._take(self._number, name, doc)
+
+    def _take(self, number: int, name: str, doc: Document) -> None:
         if name == "descriptor":
             if self._reader.descriptor(doc) and self._plan is None:
                 self._begin(doc)
@@ -120,12 +125,12 @@ class ScanFilling:
         elif self._plan is not None:
             try:
                 for points in self._reader.read(name, doc, self._wanted):
-                    self._put(self._plan, points)
+                    self._put(self._plan, points, number)
             except StoreStateError:
                 raise
             except Exception:
                 if name == "stream_datum" or len(self.missed) < _MOST_MISSED_EVENTS:
-                    self.missed.append((name, doc))
+                    self.missed.append((number, name, doc))
                 else:
                     self._forgotten += 1
                 raise
@@ -157,9 +162,9 @@ class ScanFilling:
         """
         failure: Exception | None = None
         missed, self.missed = self.missed, []
-        for name, doc in missed:
+        for number, name, doc in missed:
             try:
-                self.take(name, doc)
+                self._take(number, name, doc)
             except Exception as error:
                 failure = failure or error
         if self._plan is not None and self.reserved:
@@ -189,6 +194,8 @@ class ScanFilling:
         self._positions = {field: np.full(plan.shape, np.nan) for field in moved}
         self._visited = [np.zeros(size, bool) for size in plan.shape]
         self._wanted = {self._field, *moved}
+        points = math.prod(plan.shape)
+        self._newest = {key: np.zeros(points, np.int64) for key in self._wanted}
         self._plan = plan
         declared = declared_cell(keys[self._field])
         if declared is not None:
@@ -203,35 +210,27 @@ class ScanFilling:
             self._fill,
             dtype=dtype,
             axes=plan.axes(self._positions),
-            tags=self._describe(plan, cell),
+            tags=describe_scan(
+                plan, self._stream, self._field, self._reader.data_keys, len(cell)
+            ),
             autosave=False,
         )
         self._cell, self._dtype = cell, dtype
         self._buffer = self._storage.buffer
 
-    def _describe(self, plan: ScanPlan, cell: tuple[int, ...]) -> dict[str, Any]:
-        data_key = self._reader.data_keys[self._field]
-        tags: dict[str, Any] = {"field": self._field, "stream": self._stream}
-        for key in ("plan_name", "scan_id", "uid", "sample", "sample_name"):
-            if key in self._start:
-                tags[key] = _plain(self._start[key])
-        frame = frame_dims(self._field, len(cell), data_key.get("dims"))
-        tags["dims"] = [*plan.names, *frame]
-        if isinstance(data_key.get("units"), str):
-            tags["units"] = data_key["units"]
-        known = [self._reader.data_keys.get(name, {}) for name in plan.names]
-        tags["axis_units"] = [_plain(key.get("units")) for key in known]
-        return tags
-
     # ------------------------------------------------------------------------ values
 
-    def _put(self, plan: ScanPlan, points: PointValues) -> None:
+    def _put(self, plan: ScanPlan, points: PointValues, number: int) -> None:
         cells = plan.cells(points.seq_nums)
         inside = np.flatnonzero(cells >= 0)
+        # What is tried again does not replace what was measured since.
+        newest = self._newest[points.key]
+        inside = inside[newest[cells[inside]] <= number]
         if points.key in self._positions:
             self._note_positions(plan, points, cells, inside)
         if points.key == self._field and len(inside):
             self._fill_in(plan, points, cells, inside)
+        newest[cells[inside]] = number
 
     def _note_positions(
         self,
@@ -290,11 +289,3 @@ class ScanFilling:
         except ScanMismatchError:
             return values.dtype
         return declared
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of a document as JSON has it, or as text."""
-    try:
-        return plain_json(value)
-    except MetadataError:
-        return str(value)

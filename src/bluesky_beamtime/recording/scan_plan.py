@@ -18,8 +18,10 @@ from bluesky_beamtime.database.grids import (
     scan_snaking,
 )
 from bluesky_beamtime.database.kinds import is_integer, is_list
-from bluesky_beamtime.errors import DocumentError
+from bluesky_beamtime.database.rowframes import frame_dims
+from bluesky_beamtime.errors import DocumentError, MetadataError
 from bluesky_beamtime.recording.point_values import TIME
+from bluesky_beamtime.storage.layout import plain_json
 
 Document = Mapping[str, Any]
 
@@ -170,6 +172,34 @@ def plan_scan(start: Document, stream: str, field: str, keys: Document) -> ScanP
     return ScanPlan(start, (int(count),), (tuple(fields),), (name,), (first,))
 
 
+def describe_scan(
+    plan: ScanPlan, stream: str, field: str, keys: Mapping[str, Document], rank: int
+) -> dict[str, Any]:
+    """Return the tags of an array: what it holds, and what stands along its axes.
+
+    Parameters
+    ----------
+    plan
+        The plan of the scan.
+    stream, field
+        Where its values come from.
+    keys
+        The data keys of the stream.
+    rank
+        Number of axes of one value.
+    """
+    tags: dict[str, Any] = {"field": field, "stream": stream}
+    for key in ("plan_name", "scan_id", "uid", "sample", "sample_name"):
+        if key in plan.start:
+            tags[key] = _plain(plan.start[key])
+    tags["dims"] = [*plan.names, *frame_dims(field, rank, keys[field].get("dims"))]
+    if isinstance(keys[field].get("units"), str):
+        tags["units"] = keys[field]["units"]
+    known = [keys.get(name, {}) for name in plan.names]
+    tags["axis_units"] = [_plain(key.get("units")) for key in known]
+    return tags
+
+
 def declared_cell(data_key: Document) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
     """Return shape and type of one value, None if only the first value will tell."""
     shape = data_key.get("shape")
@@ -203,3 +233,11 @@ def _is_readable(data_key: Document) -> bool:
 def _rank(data_key: Document) -> int:
     shape = data_key.get("shape") or ()
     return len(shape[1:] if shape[:1] in ([1], (1,)) else shape)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a document as JSON has it, or as text."""
+    try:
+        return plain_json(value)
+    except MetadataError:
+        return str(value)
