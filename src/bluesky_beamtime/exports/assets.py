@@ -139,7 +139,7 @@ class AssetFinder:
         if is_relative(uri):
             name = os.path.normpath(unquote(uri))
             if self._is_own(name):
-                if not self._held(name) and not os.path.lexists(self._folder / name):
+                if not self._held(name) and not os.path.exists(self._folder / name):
                     self._lost[uid] = uri, run
             else:
                 self._look_inside(unquote(uri), uri, run)
@@ -215,7 +215,8 @@ class AssetFinder:
         if name in self._assets:
             return True
         try:
-            found = path.exists()
+            # Neither a link to nothing nor a device, which has no end.
+            found = path.is_file() or path.is_dir()
             if found and (path.parent / METADATA_FILE).is_file():
                 # The group of an array: what devices said of themselves is there.
                 above = f"{os.path.dirname(name)}/{METADATA_FILE}"

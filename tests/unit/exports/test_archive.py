@@ -487,6 +487,9 @@ def test_frames_that_are_lost_are_named_until_the_archive_has_them(
     (absent,) = archive(beamtime, store).absent
     assert (absent.uri, absent.reason) == ("x.zarr/first/cam1/cam1", "missing")
     assert prove(store).absent == (str(absent),)
+    array.symlink_to("nowhere")
+    assert archive(beamtime, store).absent == (absent,)
+    array.unlink()
     (beamtime.parent / "aside").rename(array)
     assert archive(beamtime, store).absent == ()
     shutil.rmtree(array)

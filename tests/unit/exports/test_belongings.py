@@ -271,6 +271,7 @@ def test_outside_can_be_left_out(beamtime: Path, tmp_path: Path) -> None:
         ("s3://bucket/frames.zarr/cam", "remote"),
         ("file://elsewhere/data/a.h5", "remote"),
         ("file://localhost/nowhere/at/all.h5", "missing"),
+        ("file:///dev/zero", "missing"),
         ("file:///", "refused"),
         ("../../etc/passwd", "refused"),
         ("det%00.h5", "refused"),

@@ -42,6 +42,7 @@ def names(folder: Path) -> list[str]:
         (["4-6", "3", "4"], [3, 4, 5]),
         (["last:1", "-1", "7"], [7]),
         (["5-9"], [5, 7]),
+        (["4-9999999"], [4, 5, 7]),
     ],
 )
 def test_runs_are_chosen_by_number_age_and_range(

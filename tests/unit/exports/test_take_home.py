@@ -549,6 +549,18 @@ def test_two_names_that_a_disk_takes_for_one_are_refused(
     assert not (tmp_path / "home").exists()
 
 
+def test_disk_that_keeps_no_times_is_good_enough(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **more: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(args[0]))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    taken = take_home(path, tmp_path / "home")
+    assert not taken.problems
+    checked(taken.path)
+
+
 def test_file_that_cannot_be_read_is_named(path: Path, tmp_path: Path) -> None:
     files = path.with_name("x_files")
     files.mkdir()

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bluesky_beamtime.database.sizes import human_size
@@ -98,7 +99,9 @@ class FolderCopy:
         finally:
             os.close(source)
         if file.modified:
-            os.utime(target, ns=(file.modified, file.modified))
+            # Disks that belong to somebody else take files, but not their times.
+            with suppress(OSError):
+                os.utime(target, ns=(file.modified, file.modified))
         self._manifest.add(file.name, digest)
 
     def _pass(self, file: Belonging, source: int, copy: int) -> str:
