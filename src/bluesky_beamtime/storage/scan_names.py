@@ -43,7 +43,7 @@ def scan_folder(base: str | os.PathLike[str], folder: str) -> Path:
     ------
     PathError
         The folder would lead out of the base, no file system takes its name, or the
-        base is in the home of nobody.
+        base is in the home of nobody or below a current folder that is gone.
     """
     try:
         place = Path(base).expanduser().absolute()
@@ -51,6 +51,11 @@ def scan_folder(base: str | os.PathLike[str], folder: str) -> Path:
         raise PathError(
             f"the base {os.fspath(base)!r} names somebody without a home folder; "
             "write the folder in full"
+        ) from error
+    except FileNotFoundError as error:
+        raise PathError(
+            f"the base {os.fspath(base)!r} is below the current folder, which is gone; "
+            "write the folder in full, or change to one that is there"
         ) from error
     if "\0" in os.fspath(base):
         raise PathError(f"the base {os.fspath(base)!r} has a NUL, which no path may")

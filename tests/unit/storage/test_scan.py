@@ -86,6 +86,23 @@ def test_base_folder_and_name_say_where(storage: ScanStorage, tmp_path: Path) ->
     assert (storage.folder, storage.name) == ("2026/LaB6", "map")
 
 
+def test_a_current_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-05: and nothing changes."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    storage = ScanStorage()
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(PathError, match="is gone; write the folder in full"):
+        storage.reserve((2,))
+    with pytest.raises(PathError, match="is gone"):
+        storage.name = "other"
+    assert storage.name == "data" and not storage.reserved
+    storage.base = tmp_path
+    assert storage.base == str(tmp_path)
+
+
 def test_without_numbering_no_file_is_overwritten(
     storage: ScanStorage, tmp_path: Path
 ) -> None:
