@@ -463,6 +463,24 @@ def test_earlier_copy_is_replaced_when_the_new_one_is_finished(
     assert not hidden(tmp_path)
 
 
+def test_what_was_added_to_an_earlier_copy_is_not_removed(
+    path: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    take_home(path, home)
+    (home / ".DS_Store").write_bytes(b"left by a desktop")
+    (home / "x.db-shm").write_bytes(b"")
+    take_home(path, home, overwrite=True)
+    (home / "runs" / "fit.ipynb").write_text("a night's work")
+    with pytest.raises(errors.ExportError, match=r"runs/fit\.ipynb.*move it"):
+        take_home(path, home, overwrite=True)
+    assert (home / "runs" / "fit.ipynb").read_text() == "a night's work"
+    (home / "runs" / "fit.ipynb").unlink()
+    (home / "MANIFEST.sha256").write_bytes(b"spoilt")
+    with pytest.raises(errors.ExportError, match="not of the earlier copy"):
+        take_home(path, home, overwrite=True)
+
+
 def test_folder_is_not_replaced_by_a_part_of_itself(path: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     take_home(path, home)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bluesky_beamtime.database import Run
-from bluesky_beamtime.errors import BeamtimeError, DatabaseWriteError, ExportError
-from bluesky_beamtime.exports.manifest import MANIFEST_FILE
+from bluesky_beamtime.errors import (
+    ArchiveError,
+    BeamtimeError,
+    DatabaseWriteError,
+    ExportError,
+)
+from bluesky_beamtime.exports.manifest import MANIFEST_FILE, decode_manifest
 from bluesky_beamtime.exports.placing import Placing
 from bluesky_beamtime.exports.staging import Staging, clear_dead
 from bluesky_beamtime.exports.takehome.building import Building, Content
@@ -69,7 +75,7 @@ def take_home(
         ``exports/<format>/``.
     overwrite
         Replace a folder that was made by an earlier call; it stays until the new one is
-        finished.
+        finished. One to which somebody has added files is left as it is.
     strict
         Fail if anything is missing or damaged, and leave nothing.
     progress
@@ -167,6 +173,32 @@ def _check_place(target: Path, source: Path, *, overwrite: bool) -> None:
             errno=errno.EEXIST,
             filename=str(target),
         )
+    try:
+        added = _added_since(target)
+    except OSError as error:
+        raise refused(error, target) from error
+    if added is not None:
+        raise ExportError(
+            f"{str(target)!r} has {added!r}, which is not of the earlier copy and "
+            "would be gone with it; move it elsewhere, or choose another name",
+            errno=errno.EEXIST,
+            filename=str(target),
+        )
+
+
+def _added_since(home: Path) -> str | None:
+    """Return the name of a file that somebody has put into an earlier copy."""
+    known: set[str] = {MANIFEST_FILE}
+    # Of a damaged manifest nobody knows what it had.
+    with suppress(ArchiveError):
+        known.update(decode_manifest((home / MANIFEST_FILE).read_bytes()))
+    for file in home.rglob("*"):
+        name = file.relative_to(home).as_posix()
+        # What desktops and SQLite leave where somebody has only looked.
+        left = file.name.startswith(".") or name.endswith((".db-wal", ".db-shm"))
+        if name not in known and not left and not file.is_dir():
+            return name
+    return None
 
 
 def _there_already(target: Path) -> ExportError:
