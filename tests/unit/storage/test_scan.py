@@ -89,7 +89,7 @@ def test_base_folder_and_name_say_where(storage: ScanStorage, tmp_path: Path) ->
 def test_a_current_folder_that_is_gone_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """L-05: and nothing changes."""
+    """L-02: and nothing changes."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     storage = ScanStorage()
