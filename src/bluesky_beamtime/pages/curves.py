@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import DocumentError, RunNotFoundError
 from bluesky_beamtime.pages.pictures import array_png
+from bluesky_beamtime.pages.readable import motors_of
 
 WIDTH, HEIGHT = 440, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 24, 40
@@ -98,7 +99,7 @@ def scan_axis(stream: Stream) -> str:
     except (AttributeError, TypeError, ValueError):
         # What a plan says there is for plots: a wrong word spoils no page.
         found = []
-    found = found or [m for m in start.get("motors") or () if m in stream][-1:]
+    found = found or [m for m in motors_of(stream.run) if m in stream][-1:]
     return found[0] if found and found[0] not in ("time", "seq_num") else ""
 
 

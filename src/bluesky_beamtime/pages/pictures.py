@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import BeamtimeError, DocumentError, RunNotFoundError
-from bluesky_beamtime.pages.readable import read_readable
+from bluesky_beamtime.pages.readable import motors_of, read_readable
 
 # Percentiles that become black and white: hot pixels and beam stops do not count.
 _DARKEST, _BRIGHTEST = 1.0, 99.7
@@ -141,7 +141,7 @@ def thumbnail_png(run: Run) -> bytes:
                     return frame_png(stream, name, middle, largest=_THUMBNAIL)
                 except BeamtimeError:
                     continue
-        motors = run.start.get("motors") or ()
+        motors = motors_of(run)
         for name, variable in numbers:
             curve = variable.ndim == 1 and variable.shape[0] > 1
             if curve and variable.dtype.kind != "c" and name not in motors:

@@ -8,7 +8,7 @@ from typing import Any
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.pages.curves import scan_axis
-from bluesky_beamtime.pages.readable import read_readable
+from bluesky_beamtime.pages.readable import motors_of, read_readable
 
 _MOST_CURVES = 12
 _MOST_ROWS = 200
@@ -37,7 +37,7 @@ def stream_facts(stream: Stream) -> dict[str, Any]:
     except BeamtimeError as error:
         return facts | {"error": str(error)}
     facts["error"] = "; ".join(f"{key}: {fault}" for key, fault in faults.items())
-    motors = [m for m in stream.run.start.get("motors") or () if m in dataset]
+    motors = [m for m in motors_of(stream.run) if m in dataset]
     numbers: dict[str, Any] = {
         str(name): variable
         for name, variable in dataset.data_vars.items()

@@ -280,6 +280,16 @@ def test_picture_is_the_middle_frame(path: Path, tmp_path: Path) -> None:
         assert image.size == (6 * 32, 8 * 32)
 
 
+@pytest.mark.parametrize("motors", [5, "x", [["x"]], {"x": 1}])
+def test_wrong_word_of_a_plan_costs_no_page(tmp_path: Path, motors: Any) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        emit(beamtime, motors=motors)
+    taken = take_home(tmp_path / "x.db", tmp_path / "home")
+    (page,) = (taken.path / "runs").glob("*.html")
+    assert 'class="curve"' in page.read_text()
+    assert list((taken.path / "runs").glob("*_small.png"))
+
+
 def test_hostile_words_are_text(tmp_path: Path) -> None:
     words = "</title><script>alert('x')</script>"
     with Beamtime(tmp_path / "x.db", sample=f"sample {words}") as beamtime:
