@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,10 @@ class RunContent:
             dimensions = list(hints.get("dimensions") or [])  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         found: list[str] = []
         for dimension in dimensions:
-            keys, name = dimension
+            # A plan may say anything there: a wrong word costs no export.
+            if not isinstance(dimension, (list, tuple)) or len(dimension) != 2:  # pyright: ignore[reportUnknownArgumentType]
+                continue
+            keys, name = cast("list[Any]", dimension)
             if name == stream:
                 found += [key for key in keys if key in self.streams[stream].fields]
         return [key for key in found if key != "time"]

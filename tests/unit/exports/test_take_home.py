@@ -290,6 +290,13 @@ def test_wrong_word_of_a_plan_costs_no_page(tmp_path: Path, motors: Any) -> None
     assert list((taken.path / "runs").glob("*_small.png"))
 
 
+def test_wrong_word_of_a_plan_costs_no_export(tmp_path: Path) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        emit(beamtime, hints={"dimensions": [[["y"]], [["y"], "primary"]]})
+    taken = take_home(tmp_path / "x.db", tmp_path / "home", exports=["nexus", "spec"])
+    assert not taken.problems
+
+
 def test_hostile_words_are_text(tmp_path: Path) -> None:
     words = "</title><script>alert('x')</script>"
     with Beamtime(tmp_path / "x.db", sample=f"sample {words}") as beamtime:
