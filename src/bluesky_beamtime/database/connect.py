@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -79,7 +80,7 @@ def open_keeping_locks(
         The file cannot be opened.
     """
     connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}{parameters}",
+        f"file:{quote(os.fsencode(path.absolute()))}{parameters}",
         uri=True,
         timeout=timeout,
         isolation_level=None,

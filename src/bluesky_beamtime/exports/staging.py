@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -55,9 +56,11 @@ class Staging:
             except BaseException:
                 _remove(self.path)
                 raise
+            # Ctrl-C may come before a ``finally`` of ours: this is the last resort.
+            self._end = weakref.finalize(self, _end, self.path, fd)
             if _try_lock(fd) is not False and self.path.exists():
-                self._fd: int | None = fd
                 return
+            self._end.detach()
             os.close(fd)
 
     @property
@@ -69,12 +72,17 @@ class Staging:
 
     def remove(self) -> None:
         """Remove the folder with all that is in it; may be called again."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            try:
-                _remove(self.path)
-            finally:
-                os.close(fd)
+        self._end()
+
+
+def _end(path: Path, fd: int) -> None:
+    try:
+        _remove(path)
+    except KeyboardInterrupt:
+        _remove(path)
+        raise
+    finally:
+        os.close(fd)
 
 
 def clear_dead(folder: Path) -> None:
