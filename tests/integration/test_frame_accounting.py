@@ -46,6 +46,7 @@ class ScriptedSource:
         self.lost_at_end = 0
         self.ends_early = False
         self.late = 0
+        self.told = threading.Event()
         self.pause_at: int | None = None
         self.paused = threading.Event()
         self._receiver: FrameReceiver | None = None
@@ -60,6 +61,9 @@ class ScriptedSource:
         def acquire(stopping: threading.Event) -> None:
             for taken, one in enumerate(islice(self.ids, number or None), 1):
                 stamp = FrameStamp(one, 1e9 + PERIOD * one)
+                if self.late and taken == number:
+                    # Nobody can end the flight before the late ones are here.
+                    hold(self.loop)
                 receiver.frame(np.full(self.shape, one % 60000, self.dtype), stamp)
                 if taken == self.pause_at or stopping.is_set():
                     self.paused.set()
@@ -69,7 +73,20 @@ class ScriptedSource:
                 receiver.ended(self.lost_at_end)
             for _ in range(self.late):
                 receiver.frame(np.zeros(self.shape, self.dtype))
+            self.told.set()
 
+        def hold(loop: asyncio.AbstractEventLoop) -> None:
+            held = threading.Event()
+
+            def wait() -> None:
+                held.set()
+                self.told.wait(60)
+
+            self.told.clear()
+            loop.call_soon_threadsafe(wait)
+            held.wait(60)
+
+        self.loop = asyncio.get_running_loop()
         self._thread = AcquisitionThread("scripted", acquire, receiver)
 
     async def stop(self) -> None:
