@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bluesky_beamtime.cli import tables
 from bluesky_beamtime.cli.keeping import progress_bar
+from bluesky_beamtime.errors import ArchiveError
 
 if TYPE_CHECKING:
     from bluesky_beamtime.exports import ArchiveReport
@@ -34,11 +35,17 @@ def archive_file(
     Raises
     ------
     ArchiveError
-        Something is not in the archive.
+        Something is not in the archive, or it would be in memory.
     """
     from bluesky_beamtime.database import encode
     from bluesky_beamtime.exports import archive
+    from bluesky_beamtime.storage.backends.registry import scheme_of
 
+    if scheme_of(url) == "memory":
+        raise ArchiveError(
+            f"{url} ends with this command, and an archive does not; give a folder, "
+            "best on another disk, or an object store such as s3://bucket"
+        )
     with progress_bar() as show:
         report = archive(
             file,

@@ -73,6 +73,10 @@ class Bringer:
             return self._known_already(each) or self._send(each)
         except StoreReadError as error:
             if isinstance(error.__cause__, FileNotFoundError):
+                if each.kind == "frames" and not each.name.endswith(_REWRITTEN):
+                    # What describes them was read already, and promises them.
+                    why = "it was removed while it was being archived"
+                    return Outcome(each.name, "failed", why=why)
                 return Outcome(each.name, "gone")
             return Outcome(each.name, "failed", why=str(error))
         except ArchiveError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from bluesky_beamtime.exports.hdf5_fields import plain
+from bluesky_beamtime.exports.texts import utc
 
 EPOCH = "1970-01-01T00:00:00+00:00"
 """What seconds are counted from."""
@@ -25,7 +25,7 @@ def new_text(group: Any, name: str, text: str) -> None:
 
 def iso_time(seconds: float) -> str:
     """Return seconds since 1970 as NeXus wants a time."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    return utc(seconds).isoformat()
 
 
 def unused(group: Any, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.names import unique_names
+from bluesky_beamtime.exports.texts import utc
 
 _ROWS = 1024
 
@@ -73,7 +73,7 @@ def _head(
 ) -> str:
     run = content.run
     began = run.time or 0.0
-    date = datetime.fromtimestamp(began, UTC).strftime("%a %b %d %H:%M:%S %Y")
+    date = utc(began).strftime("%a %b %d %H:%M:%S %Y")
     keys = [field.key for field in fields]
     labels = list(unique_names(keys, _label, ("seq_num", "time")).values())
     columns = _ordered(content, stream, list(labels), ["seq_num", "time"])

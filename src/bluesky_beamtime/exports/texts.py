@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
@@ -37,3 +38,12 @@ def _listed(value: Any) -> Any:
         items = cast("Mapping[Any, Any]", value).items()
         return {key: _listed(item) for key, item in items}
     return value
+
+
+def utc(seconds: float) -> datetime:
+    """Return seconds since 1970 as a time; what no calendar has becomes the nearest."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        nearest = datetime.max if seconds > 0 else datetime.min
+        return nearest.replace(tzinfo=UTC)

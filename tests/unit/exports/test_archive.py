@@ -19,8 +19,10 @@ import orjson
 import pytest
 
 from bluesky_beamtime import Beamtime
+from bluesky_beamtime.cli import main
 from bluesky_beamtime.errors import ArchiveError, BackendError, BeamtimeFileError
 from bluesky_beamtime.exports import archive, prove
+from bluesky_beamtime.exports.archive_files import Bringer
 from bluesky_beamtime.exports.manifest import decode_manifest
 from bluesky_beamtime.storage import ZarrWriter
 from bluesky_beamtime.storage.backends import (
@@ -496,6 +498,32 @@ def test_frames_that_are_lost_are_named_until_the_archive_has_them(
     report = archive(beamtime, store)
     assert report.kept
     assert report.absent == ()
+
+
+def test_a_shard_that_goes_while_it_is_archived_is_said(
+    beamtime: Path, store: RecordingBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = beamtime.parent / "x.zarr/first/cam1/cam1/c.0.0.0"
+    bring = Bringer.bring
+
+    def remove_first(self: Bringer, each: Any) -> Any:
+        if each.path == shard:
+            shard.unlink()
+        return bring(self, each)
+
+    monkeypatch.setattr(Bringer, "bring", remove_first)
+    with pytest.raises(ArchiveError, match="removed while it was being") as caught:
+        archive(beamtime, store)
+    assert "x.zarr/first/cam1/cam1/c.0.0.0" in caught.value.names
+
+
+def test_the_command_does_not_archive_into_memory(
+    beamtime: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["beamtime", "archive", str(beamtime), "memory://"])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "give a folder" in capsys.readouterr().err
 
 
 def test_a_name_that_no_store_takes_is_said(

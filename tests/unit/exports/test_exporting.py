@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import event_model
 import pytest
 
-from bluesky_beamtime import errors
+from bluesky_beamtime import Beamtime, errors
 from bluesky_beamtime.cli import main
 from bluesky_beamtime.database import Run
 from bluesky_beamtime.exports import ExportFiles, ExportFormat, RunContent
 from bluesky_beamtime.plugins import plugin_names
+
+from .conftest import key
 
 
 def parts(folder: Path) -> list[str]:
@@ -40,6 +43,22 @@ def test_folder_with_a_slash_is_made(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(errors.ExportError, match=r"file.*cannot be made: "):
         run.export(f"{tmp_path}/file/", "hdf5")
+
+
+@pytest.mark.parametrize("time", [1e15, -1e15])
+def test_a_time_that_no_calendar_has_is_no_obstacle(
+    tmp_path: Path, time: float
+) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        made = event_model.compose_run(time=time, metadata={"plan_name": "odd"})
+        beamtime("start", made.start_doc)
+        stream = made.compose_descriptor("primary", {"x": key("number")})
+        beamtime("descriptor", stream.descriptor_doc)
+        event = stream.compose_event(data={"x": 1.0}, timestamps={"x": time})
+        beamtime("event", event)
+        for to in ("nexus", "spec", "csv"):
+            (path,) = beamtime[-1].export(tmp_path / f"x.{to}", to)
+            assert path.is_file()
 
 
 def test_existing_file_is_refused_and_left(run: Run, tmp_path: Path) -> None:
