@@ -18,6 +18,7 @@ from bluesky_beamtime.sinks.postgres_types import (
     BIGINT,
     BOOLEAN,
     DOUBLE,
+    are_left_to_driver,
     column_type,
     conversion,
     converter,
@@ -136,9 +137,11 @@ class PostgresTable:
         self, change: Change, names: list[str], rows: list[Any], careful: bool
     ) -> list[Any]:
         """Return rows with values of the types of their columns."""
-        columns = list(zip(*rows, strict=True))
         # Where COPY may be refused, what INSERT takes is not known yet.
         trusting = self.has_copied and not careful
+        if trusting and are_left_to_driver([self.types[name] for name in names], rows):
+            return rows
+        columns = list(zip(*rows, strict=True))
         changed = False
         for number, (name, values) in enumerate(zip(names, columns, strict=True)):
             kind = self.types[name]
