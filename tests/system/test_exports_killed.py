@@ -38,6 +38,8 @@ from bluesky_beamtime import Beamtime
 from bluesky_beamtime.errors import ExportError
 
 warnings.simplefilter("ignore")
+# Whoever runs the tests in the background has children to whom Ctrl-C is nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # What is imported when it is used.
 with Beamtime(sys.argv[1], mode="r") as beamtime, tempfile.TemporaryDirectory() as out:
     for to in ("csv", "hdf5", "nexus", "netcdf", "parquet", "spec", "tiff", "xlsx"):
