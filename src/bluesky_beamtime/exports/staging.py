@@ -57,7 +57,8 @@ class Staging:
                 _remove(self.path)
                 raise
             # Ctrl-C may come before a ``finally`` of ours: this is the last resort.
-            self._end = weakref.finalize(self, _end, self.path, fd)
+            self._end = weakref.finalize(self, _end, self.path, fd, os.getpid())
+            self._end.atexit = False
             if _try_lock(fd) is not False and self.path.exists():
                 return
             self._end.detach()
@@ -75,14 +76,23 @@ class Staging:
         self._end()
 
 
-def _end(path: Path, fd: int) -> None:
+def _end(path: Path, fd: int, owner: int) -> None:
+    if os.getpid() != owner:
+        # A forked child: the folder is its parent's.
+        return
     try:
-        _remove(path)
+        _clear(path)
     except KeyboardInterrupt:
-        _remove(path)
+        _clear(path)
         raise
     finally:
         os.close(fd)
+
+
+def _clear(path: Path) -> None:
+    with suppress(OSError):
+        _give_back(path, path.parent)
+    _remove(path)
 
 
 def clear_dead(folder: Path) -> None:

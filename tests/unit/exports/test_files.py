@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import tracemalloc
 from pathlib import Path
@@ -33,8 +34,37 @@ def texts(folder: Path) -> dict[str, str]:
 
 def die(staging: Staging) -> None:
     """Let go of the lock as the kernel does when a process ends."""
-    assert staging._fd is not None  # pyright: ignore[reportPrivateUsage]
-    os.close(staging._fd)  # pyright: ignore[reportPrivateUsage]
+    detached = staging._end.detach()  # pyright: ignore[reportPrivateUsage]
+    assert detached is not None
+    _, fd, _ = detached[2]
+    os.close(fd)
+
+
+def test_what_was_being_replaced_comes_back_wherever_it_is_interrupted(
+    tmp_path: Path,
+) -> None:
+    staging = Staging(tmp_path)
+    for name in ("gone", "replaced"):
+        (staging.kept / name).mkdir()
+        (staging.kept / name / "data").write_text("before")
+    (tmp_path / "replaced").mkdir()
+    del staging
+    gc.collect()
+    assert (tmp_path / "gone" / "data").read_text() == "before"
+    assert sorted(os.listdir(tmp_path)) == ["gone", "replaced"]
+    assert not os.listdir(tmp_path / "replaced")
+
+
+def test_a_forked_child_leaves_the_folder_of_its_parent(tmp_path: Path) -> None:
+    staging = Staging(tmp_path)
+    child = os.fork()
+    if not child:
+        staging.remove()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert staging.path.is_dir()
+    staging.remove()
+    assert not os.listdir(tmp_path)
 
 
 def test_only_what_the_dead_left_is_cleared(tmp_path: Path) -> None:
