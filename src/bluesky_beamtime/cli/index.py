@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bluesky_beamtime.cli.arguments import (
+    AsJson,
+    Limit,
+    OfPlan,
+    OfSample,
+    Since,
+    Until,
+    WithTags,
+    WithText,
+)
+
 if TYPE_CHECKING:
     from bluesky_beamtime.database import IndexedRun
 
@@ -22,7 +33,6 @@ _TABLE_LIMIT = 25
 IndexFile = Annotated[
     Path, typer.Argument(metavar="INDEX", help="File of the index; made if need be.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
 @index.command()
@@ -93,24 +103,12 @@ def refresh(
 @index.command()
 def search(
     index_file: IndexFile,
-    text: Annotated[
-        str | None, typer.Option("--text", help="Stands somewhere in what is said.")
-    ] = None,
-    sample: Annotated[
-        str | None, typer.Option("--sample", help="Name of the sample.")
-    ] = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="Name of the plan.")
-    ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="A tag; may be given again.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", help="Began then or later, such as a date.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", help="Began then or before.")
-    ] = None,
+    text: WithText = None,
+    sample: OfSample = None,
+    plan: OfPlan = None,
+    tag: WithTags = None,
+    since: Since = None,
+    until: Until = None,
     researcher: Annotated[
         str | None,
         typer.Option("--researcher", help="Name, email or ORCID iD."),
@@ -119,15 +117,7 @@ def search(
         str | None, typer.Option("--beamtime", help="Label or file of the beamtime.")
     ] = None,
     json: AsJson = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=0,
-            help="So many runs at most, 0 for all; by default 25, all with --json.",
-        ),
-    ] = None,
+    limit: Limit = None,
 ) -> None:
     """List the runs of all beamtimes that fulfil every condition, the newest first."""
     from bluesky_beamtime.database import Index, encode

@@ -6,41 +6,30 @@ from typing import Annotated
 
 import typer
 
-from bluesky_beamtime.cli.arguments import INCOMPLETE, AsJson, File
+from bluesky_beamtime.cli.arguments import (
+    INCOMPLETE,
+    AsJson,
+    File,
+    Limit,
+    OfPlan,
+    OfSample,
+    Since,
+    Until,
+    WithTags,
+    WithText,
+)
 
 
 def ls(
     file: File,
     json: AsJson = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=0,
-            help="So many runs at most, 0 for all; by default 25, all with --json.",
-        ),
-    ] = None,
-    sample: Annotated[
-        str | None, typer.Option("--sample", help="Only of the sample of this name.")
-    ] = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="Only of the plan of this name.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", help="Only from then on: 2026-11-20, 2026-11-20T08:30"),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", help="Only until then, a day included.")
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", help="Only where this stands in what is said of a run."),
-    ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="Only with this tag; repeatable.")
-    ] = None,
+    limit: Limit = None,
+    sample: OfSample = None,
+    plan: OfPlan = None,
+    since: Since = None,
+    until: Until = None,
+    text: WithText = None,
+    tag: WithTags = None,
     starred: Annotated[
         bool, typer.Option("--starred", help="Only those with a star.")
     ] = False,
