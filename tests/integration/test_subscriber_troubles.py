@@ -404,3 +404,39 @@ def test_D_18_a_raise_is_the_plans_end_not_the_engines(
         feeding.close()
     RE.unsubscribe(token)
     RE(bp.count([count_up], 1))
+
+
+def test_D_81_what_is_raised_is_an_error_of_a_sink_and_nothing_is_dropped(
+    RE: Any, count_up: Any
+) -> None:
+    """D-18, D-81: whatever the sink raised, and what comes after it is taken still."""
+
+    class Away(InMemorySink):
+        away = True
+
+        async def write_many(self, items: Any) -> None:
+            if self.away:
+                raise RuntimeError("the network is away")
+            await super().write_many(items)
+
+    sink = Away()
+    feeding = SinkSubscriber(sink, on_error="raise", end_timeout=LONG)
+    token = RE.subscribe(feeding)
+
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.trigger_and_read([count_up])
+        feeding.wait(LONG)
+        sink.away = False
+        yield from bps.trigger_and_read([count_up])
+        yield from bps.close_run()
+
+    with pytest.raises(SinkWriteError, match="the network is away") as caught:
+        RE(plan())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert [r.values["det"] for r in caught.value.records] == [0]
+    RE.unsubscribe(token)
+    with pytest.raises(SinkWriteError) as caught:
+        feeding.close()
+    assert [r.values["det"] for r in caught.value.records] == [0]
+    assert [r.values["det"] for r in sink.readings] == [1]

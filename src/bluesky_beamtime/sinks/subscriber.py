@@ -112,8 +112,6 @@ class SinkSubscriber:
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a document of a RunEngine; returns at once, but at the end of a run."""
-        if self._on_error == "raise" and self.error is not None:
-            raise self.error
         with self._lock:
             if self._thread is None:
                 if name != "start":
@@ -122,6 +120,9 @@ class SinkSubscriber:
             self._put((name, _kept(doc)))
         if name == "stop":
             self.wait(self._end_timeout)
+        # Not at the end of a run, which has its exit status by then.
+        elif self._on_error == "raise" and self.error is not None:
+            raise self._failure(self.error, self.failed)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until what was emitted is in the sink, or failed.
@@ -180,16 +181,24 @@ class SinkSubscriber:
             self._ending = None
         error, self.error = self.error, None
         failed, self.failed = self.failed, []
-        if isinstance(error, SinkError):
-            error.records = failed
-            raise error
         if error is not None:
-            said = str(error) or type(error).__name__
-            raise SinkWriteError(
-                f"the sink failed: {said}; error.records are those it did not take",
-                context=ErrorContext("SinkSubscriber", self._target()),
-                records=failed,
-            ) from error
+            raise self._failure(error, failed)
+
+    def _failure(
+        self, error: Exception, failed: list[DaqReading | DaqBlock]
+    ) -> SinkError:
+        """Return a failure as an error of a sink, with the records it did not take."""
+        if isinstance(error, SinkError):
+            error.records = list(failed)
+            return error
+        said = str(error) or type(error).__name__
+        failure = SinkWriteError(
+            f"the sink failed: {said}; error.records are those it did not take",
+            context=ErrorContext("SinkSubscriber", self._target()),
+            records=failed,
+        )
+        failure.__cause__ = error
+        return failure
 
     def __enter__(self) -> Self:
         return self
