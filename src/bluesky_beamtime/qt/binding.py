@@ -1,5 +1,7 @@
 """Qt, or an error that says how to get it."""
 
+import sys
+import warnings
 from importlib import import_module
 
 from bluesky_beamtime.errors import MissingExtraError
@@ -19,7 +21,7 @@ def _reason(error: ImportError) -> ImportError:
 
 
 try:
-    from qtpy import QtCore, QtGui, QtWidgets
+    from qtpy import API_NAME, QtCore, QtGui, QtWidgets
 except ImportError as error:
     reason = _reason(error)
     if ".so" in str(reason):
@@ -29,5 +31,33 @@ except ImportError as error:
         )
         raise reason from None
     raise MissingExtraError("a widget", error.name or "PySide6", "qt") from error
+
+
+def loses_references(rounds: int = 3, calls: int = 100) -> bool:
+    """Return whether calls of Qt take references to None that they do not own.
+
+    Those of PySide6 6.12.0 do. Python counts such references before 3.12 alone, and
+    ends the process when none is left.
+    """
+    if sys.version_info >= (3, 12):
+        return False
+    some = QtCore.QObject()
+    for _ in range(rounds):  # others may let some go meanwhile, though not every time
+        before = sys.getrefcount(None)
+        for _ in range(calls):
+            some.setObjectName("")
+        if sys.getrefcount(None) > before - calls:
+            return False
+    return True
+
+
+if loses_references():
+    warnings.warn(
+        f"{API_NAME} {QtCore.qVersion()} loses references to None, which "
+        "ends a Python before 3.12 after some thousand calls of Qt, with all that it "
+        "was doing; pip install 'PySide6-Essentials<6.12', and begin a new session",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 __all__ = ["QtCore", "QtGui", "QtWidgets"]

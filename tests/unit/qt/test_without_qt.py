@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -51,6 +52,31 @@ def test_qt_is_there_where_everything_has_to_be() -> None:
     if MISSING:
         assert not os.environ.get("CI"), f".ci/run installs what is missing: {MISSING}"
         pytest.skip(MISSING)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is not counted")
+@pytest.mark.skipif(bool(MISSING), reason=MISSING)
+def test_a_binding_that_would_end_the_process_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PySide6 6.12.0 took a reference to None in every call that returns nothing."""
+    from bluesky_beamtime.qt import binding
+
+    assert not binding.loses_references()
+    taken = 0
+
+    class Object:
+        def setObjectName(self, _name: str) -> None:
+            nonlocal taken
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(None))
+            taken += 1
+
+    monkeypatch.setattr(binding.QtCore, "QObject", Object)
+    try:
+        assert binding.loses_references()
+    finally:
+        for _ in range(taken):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
 
 
 def test_the_core_works_without_qt(tmp_path: Path) -> None:
