@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,44 @@ async def test_D_62_where_copy_is_refused_insert_takes_its_place(
         await sink.write_many([reading(1), reading(2)])
         await sink.write_many([reading(3)])
     assert ask("SELECT n FROM readings ORDER BY n") == [(1,), (2,), (3,)]
+
+
+async def test_a_table_that_others_made_is_understood(
+    make: Any, ask: Ask, postgres_server: PostgresTestServer, schema: str
+) -> None:
+    """Domains, lengths, partitions, dropped columns, and those of other roles alone."""
+    ask("CREATE DOMAIN volts AS double precision CHECK (VALUE < 100)")
+    ask("CREATE DOMAIN label AS character varying(20)")
+    ask(
+        "CREATE TABLE readings (device label, n smallint, gone text, x volts, "
+        "y numeric(10, 3), hidden text, many integer[]) PARTITION BY RANGE (n)"
+    )
+    ask("CREATE TABLE part PARTITION OF readings FOR VALUES FROM (0) TO (100)")
+    ask("ALTER TABLE readings DROP COLUMN gone")
+    role = f"role_{schema}"
+    ask(f"CREATE ROLE {role} LOGIN PASSWORD 's3cret'")
+    ask(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    ask(f"GRANT SELECT (n), INSERT (device, n, x, y) ON readings TO {role}")
+    sink = make(
+        dsn=postgres_server.url().replace("beamline:secret", f"{role}:s3cret"),
+        create_tables=False,
+        policy="drop",
+    )
+    async with sink:
+        assert sink.columns == ("device", "n", "x", "y")
+        await sink.write_many([reading(1, x=2, y=0.25, hidden="h")])
+        with pytest.raises(SinkSchemaError, match=r"'n' .* is smallint"):
+            await sink.write_many([reading(2**15)])
+    assert ask("SELECT * FROM readings") == [
+        ("d", 1, 2.0, Decimal("0.250"), None, None)
+    ]
+    told = ask(
+        "SELECT column_name, data_type FROM information_schema.columns "
+        f"WHERE table_schema = '{schema}' AND table_name = 'readings'"
+    )
+    async with make(create_tables=False) as sink:
+        types = sink._tables["readings"].types
+    assert {**types, "many": "ARRAY"} == dict(told)
 
 
 @pytest.mark.parametrize("use_copy", [True, False])
