@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +103,29 @@ def test_what_is_not_to_be_had_is_said(
     status, out, _ = run("archive", beamtime, place)
     assert (status, "file:///nowhere/b.h5 is not there" in out) == (3, True)
     assert "file:///nowhere/b.h5" in run("prove", place)[1]
+
+
+def test_what_cannot_be_read_is_left_out_and_named(
+    run: Run, beamtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, bad, opening = (
+        tmp_path / "archive",
+        beamtime.parent / "x_files/a.h5",
+        os.open,
+    )
+
+    def refuse(path: Any, *args: Any, **more: Any) -> int:
+        if os.fspath(path) == str(bad):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opening(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    status, _, err = run("archive", beamtime, place)
+    assert (status, "--leave-unreadable" in err) == (1, True)
+    status, out, _ = run("archive", beamtime, place, "--leave-unreadable")
+    assert (status, f"cannot read {str(bad)!r}" in out) == (3, True)
+    status, out, _ = run("prove", place)
+    assert (status, "x_files/a.h5: cannot read" in out) == (0, True)
 
 
 def test_files_from_outside_are_left_out_on_request(

@@ -28,6 +28,7 @@ def archive_file(
     dry_run: bool,
     thorough: bool,
     assets: bool,
+    leave_unreadable: bool,
     threads: int,
 ) -> bool:
     """Archive a beamtime and print what was done; returns whether nothing is absent.
@@ -53,6 +54,7 @@ def archive_file(
             dry_run=dry_run,
             thorough=thorough,
             assets=assets,
+            leave_unreadable=leave_unreadable,
             threads=threads,
             progress=show,
         )
@@ -60,7 +62,8 @@ def archive_file(
         print(encode(report.to_json()))
     else:
         _tell(report)
-    return not any(absent.reason != "remote" for absent in report.absent)
+    lost = any(absent.reason != "remote" for absent in report.absent)
+    return not (lost or report.unreadable)
 
 
 def _tell(report: ArchiveReport) -> None:
@@ -84,6 +87,7 @@ def _tell(report: ArchiveReport) -> None:
         _say(console, f"not here any more, kept in the archive: {_files(report.kept)}")
     _list(console, "still being written, archive them again:", report.changing)
     _list(console, "not in the archive:", map(str, report.absent))
+    _list(console, "left out:", report.unreadable.values())
     if report.live:
         _say(console, "it is being recorded into: archive again when that is over")
     if not report.dry_run:
@@ -113,12 +117,13 @@ def prove_archive(url: str, *, json: bool, threads: int) -> bool:
     _say(console, f"{proof.url}: {proof.beamtime} of {when}, {proof.runs} runs")
     _list(console, "other content than the manifest says:", proof.differs, "red")
     _list(console, "missing:", proof.missing, "red")
+    _list(console, "there, and cannot be read:", proof.unreadable, "red")
     _list(console, "never part of it:", proof.absent)
     if not proof.finished:
         _say(console, "not finished: archive the beamtime again", "red")
     good = f"{_files(proof.files)}, {human_size(proof.size)}, read back: equal"
     _say(console, good, "green" if proof.ok else "default")
-    if proof.differs or proof.missing:
+    if proof.differs or proof.missing or proof.unreadable:
         _say(console, "archive the beamtime again with --thorough to mend it", "dim")
     return proof.ok
 

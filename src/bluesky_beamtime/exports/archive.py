@@ -29,6 +29,7 @@ def archive(
     dry_run: bool = False,
     thorough: bool = False,
     assets: bool = True,
+    leave_unreadable: bool = False,
     threads: int = 4,
     retry: Retry | None = None,
     progress: Progress | None = None,
@@ -65,6 +66,10 @@ def archive(
         Read also what has not changed, here and there, and compare the hashes.
     assets
         Take files outside of the beamtime's folder along that documents refer to.
+    leave_unreadable
+        Go on without files that cannot be read, as on a disk with damage. They are
+        named in the report and in the archive; without this they are an error, and the
+        database is not sent.
     threads
         How many files travel at once. Each holds some 25 MB of memory, with object
         stores some 50 MB.
@@ -103,7 +108,13 @@ def archive(
             identity = _identify(belongings, state, far.url)
             absent = tuple(str(absent) for absent in belongings.absent)
             session = ArchiveSession(far, identity, entries, absent)
-            copy = ArchiveCopy(far, belongings, session, progress)
+            copy = ArchiveCopy(
+                far,
+                belongings,
+                session,
+                progress,
+                leave_unreadable=leave_unreadable,
+            )
             with unreachable(far.url):
                 if isinstance(backend, LocalBackend) and state and not dry_run:
                     backend.sweep()

@@ -36,6 +36,8 @@ class ArchiveCopy:
         Is told what has arrived.
     progress
         Told how it gets on.
+    leave_unreadable
+        Go on without files that cannot be read, and name them; else they are an error.
     """
 
     def __init__(
@@ -44,11 +46,14 @@ class ArchiveCopy:
         belongings: Belongings,
         session: ArchiveSession,
         progress: Progress | None,
+        *,
+        leave_unreadable: bool = False,
     ) -> None:
         self._far = far
         self._belongings = belongings
         self._session = session
         self._progress = progress
+        self._leave_unreadable = leave_unreadable
         self._seen: set[str] = set()
         self._failed: dict[str, str] = {}
         self._report = ArchiveReport(url=far.url)
@@ -158,7 +163,8 @@ class ArchiveCopy:
             self._seen.discard(each.name)
             return None
         except OSError as error:
-            self._failed[each.name] = os.strerror(error.errno or 0)
+            why = f"cannot read {str(each.path)!r}: {os.strerror(error.errno or 0)}"
+            self._take(Outcome(each.name, "unreadable", why=why))
             return None
 
         folder = each.name.removesuffix(METADATA_FILE)
@@ -191,6 +197,13 @@ class ArchiveCopy:
         """Note what became of a file."""
         if outcome.action == "gone":
             self._seen.discard(outcome.name)
+        elif outcome.action == "unreadable":
+            self._report.unreadable[outcome.name] = outcome.why
+            if self._leave_unreadable:
+                self._seen.discard(outcome.name)
+                self._session.leave_out(f"{outcome.name}: {outcome.why}")
+            else:
+                self._failed[outcome.name] = outcome.why
         elif outcome.entry is None:
             self._failed[outcome.name] = outcome.why
         else:
@@ -215,9 +228,15 @@ class ArchiveCopy:
     def _incomplete(self) -> ArchiveError:
         count = len(self._failed)
         what = "one file is" if count == 1 else f"{count} files are"
+        otherwise = (
+            ", or leave out what cannot be read: --leave-unreadable"
+            if self._report.unreadable
+            else ""
+        )
         return ArchiveError(
             f"{what} not in {self._far.url}: {list_reasons(self._failed)}. The others "
-            "are there; mend the cause and archive again",
+            f"are there, the database is not; mend the cause and archive again"
+            f"{otherwise}",
             names=sorted(self._failed),
             filename=self._far.url,
         )

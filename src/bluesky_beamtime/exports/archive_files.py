@@ -78,7 +78,7 @@ class Bringer:
                     why = "it was removed while it was being archived"
                     return Outcome(each.name, "failed", why=why)
                 return Outcome(each.name, "gone")
-            return Outcome(each.name, "failed", why=str(error))
+            return Outcome(each.name, "unreadable", why=str(error))
         except ArchiveError as error:
             return Outcome(each.name, "failed", why=str(error))
 

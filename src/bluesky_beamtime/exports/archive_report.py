@@ -26,7 +26,9 @@ class Outcome:
 
     name: str
     """Its name in the archive."""
-    action: Literal["sent", "found", "unchanged", "kept", "gone", "failed"]
+    action: Literal[
+        "sent", "found", "unchanged", "kept", "gone", "unreadable", "failed"
+    ]
     """As in :class:`ArchiveReport`; ``gone``: removed by others before its turn."""
     entry: Entry | None = None
     """What the archive has now."""
@@ -62,6 +64,9 @@ class ArchiveReport:
     """Files of earlier archives that are not here any more; the archive keeps them."""
     changing: list[str] = field(default_factory=list[str])
     """Files, other than frames, that were written while they were read."""
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    """Files that were left out as they cannot be read here, each with the reason. What
+    the archive has of them from earlier stays."""
     absent: tuple[Absent, ...] = ()
     """What documents refer to and the archive does not have."""
     live: bool = False

@@ -53,6 +53,10 @@ class ArchiveSession:
         self._claiming = threading.Lock()
         self._next = 0.0
 
+    def leave_out(self, line: str) -> None:
+        """Add to what is not there."""
+        self._absent += (line,)
+
     def claim(self) -> None:
         """Say that this is ours and not finished, before the first change.
 

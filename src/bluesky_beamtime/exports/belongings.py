@@ -10,6 +10,7 @@ has all that was promised, and at most some frames more.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -277,6 +278,8 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if _leads_nowhere(entry):
+                    continue
                 if entry.is_dir():
                     below.append(entry.name)
                 elif entry.is_file() and not _is_of_writer(entry.name):
@@ -286,6 +289,16 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         raise _closed(folder, error) from error
     return sorted(below), sorted(set(files) - {METADATA_FILE})
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Return whether this is a link in a circle, which no reader gets behind."""
+    try:
+        if entry.is_symlink():
+            entry.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _closed(folder: Path, error: OSError) -> StoreReadError:

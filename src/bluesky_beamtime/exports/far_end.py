@@ -7,6 +7,7 @@ of the content once it was sent in parts.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -41,6 +42,17 @@ class Digest:
 
     sha256: str
     size: int
+
+
+# What a disk or a folder says of one file, when the others may well be read.
+_OF_ONE_FILE = frozenset(
+    (errno.EACCES, errno.EBADMSG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.EPERM)
+)
+
+
+def is_of_one_file(error: BackendError) -> bool:
+    """Say whether a store has refused one value, and may give the others."""
+    return error.errno in _OF_ONE_FILE
 
 
 @contextmanager

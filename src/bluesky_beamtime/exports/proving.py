@@ -12,7 +12,7 @@ from typing import Any
 from bluesky_beamtime.errors import ArchiveError, BackendError, KeyNotFoundError
 from bluesky_beamtime.exports.archive_listing import list_archive
 from bluesky_beamtime.exports.archive_place import open_place
-from bluesky_beamtime.exports.far_end import FarEnd, FarReading
+from bluesky_beamtime.exports.far_end import FarEnd, FarReading, is_of_one_file
 from bluesky_beamtime.exports.turns import Turns
 from bluesky_beamtime.storage.backends import StorageBackend
 from bluesky_beamtime.storage.remote_array import Retry
@@ -40,13 +40,16 @@ class Proof:
     """Names of files whose content is not what the archive says."""
     missing: tuple[str, ...]
     """Names of files that are not there."""
+    unreadable: tuple[str, ...]
+    """Names of files that are there and cannot be read, as from a damaged disk."""
     absent: tuple[str, ...]
     """What documents refer to and was never part of the archive."""
 
     @property
     def ok(self) -> bool:
         """Whether everything is there and right."""
-        return self.finished and not self.differs and not self.missing
+        wrong = (*self.differs, *self.missing, *self.unreadable)
+        return self.finished and not wrong
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -89,25 +92,30 @@ def prove(
         good: list[int] = []
         differs: list[str] = []
         missing: list[str] = []
+        unreadable: list[str] = []
 
-        def look_at(name: str) -> tuple[str, int | None, bool]:
+        def look_at(name: str) -> tuple[str, int, list[str] | None]:
+            """Return a name, its size, and the list of what is wrong it belongs to."""
             reading = FarReading(far, name, counter.add)
             try:
                 for _ in reading:
                     pass
             except KeyNotFoundError:
-                return name, None, False
+                return name, 0, missing
+            except BackendError as error:
+                if not is_of_one_file(error):
+                    raise
+                return name, 0, unreadable
             digest = reading.digest
-            return name, digest.size, digest.sha256 == listing.hashes[name]
+            equal = digest.sha256 == listing.hashes[name]
+            return name, digest.size, None if equal else differs
 
-        def take(found: tuple[str, int | None, bool]) -> None:
-            name, size, equal = found
-            if size is None:
-                missing.append(name)
-            elif equal:
+        def take(found: tuple[str, int, list[str] | None]) -> None:
+            name, size, wrong = found
+            if wrong is None:
                 good.append(size)
             else:
-                differs.append(name)
+                wrong.append(name)
 
         def look() -> None:
             if progress is not None:
@@ -135,6 +143,7 @@ def prove(
         size=sum(good),
         differs=tuple(sorted(differs)),
         missing=tuple(sorted(missing)),
+        unreadable=tuple(sorted(unreadable)),
         absent=state.absent,
     )
 

@@ -21,7 +21,7 @@ from bluesky_beamtime.errors import (
 from bluesky_beamtime.exports.archive_listing import ArchiveListing, list_archive
 from bluesky_beamtime.exports.archive_place import open_place
 from bluesky_beamtime.exports.archive_report import list_reasons
-from bluesky_beamtime.exports.far_end import FarEnd, FarReading
+from bluesky_beamtime.exports.far_end import FarEnd, FarReading, is_of_one_file
 from bluesky_beamtime.exports.proving import Counter
 from bluesky_beamtime.exports.turns import Turns
 from bluesky_beamtime.storage import FolderLock
@@ -228,6 +228,10 @@ class _Restore:
         except KeyNotFoundError:
             return name, 0, "it is not there"
         except ArchiveError as error:
+            return name, 0, str(error)
+        except BackendError as error:
+            if not is_of_one_file(error):
+                raise
             return name, 0, str(error)
         if digest.sha256 != wanted:
             self._near.delete(name)

@@ -21,7 +21,7 @@ import pytest
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.cli import main
 from bluesky_beamtime.errors import ArchiveError, BackendError, BeamtimeFileError
-from bluesky_beamtime.exports import archive, prove
+from bluesky_beamtime.exports import archive, prove, restore
 from bluesky_beamtime.exports.archive_files import Bringer
 from bluesky_beamtime.exports.manifest import decode_manifest
 from bluesky_beamtime.storage import ZarrWriter
@@ -479,6 +479,99 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_there(
     assert not store.exists("x.zarr/first/cam1/cam1/zarr.json")
     archive(beamtime, store)
     assert prove(store).ok
+
+
+def refuse_to_open(patch: pytest.MonkeyPatch, *paths: Path, reason: int) -> None:
+    opening = os.open
+
+    def refuse(path: Any, *args: Any, **more: Any) -> int:
+        if os.fspath(path) in map(str, paths):
+            raise OSError(reason, os.strerror(reason), str(path))
+        return opening(path, *args, **more)
+
+    patch.setattr(os, "open", refuse)
+
+
+def test_what_cannot_be_read_is_left_out_on_request(
+    beamtime: Path, store: RecordingBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk with damage is one whose other files have to be brought elsewhere."""
+    name = "x.zarr/first/cam1/cam1/c.0.0.0"
+    shard = beamtime.parent / name
+    with monkeypatch.context() as patched:
+        refuse_to_open(patched, shard, reason=errno.EIO)
+        with pytest.raises(ArchiveError, match="--leave-unreadable"):
+            archive(beamtime, store)
+        report = archive(beamtime, store, leave_unreadable=True)
+        assert list(report.unreadable) == [name]
+        assert "Input/output error" in report.unreadable[name]
+        proof = prove(store)
+        assert proof.ok
+        assert any(name in line for line in proof.absent)
+        assert not store.exists(name)
+    # Readable again, it comes with the next one; then what is there stays.
+    assert archive(beamtime, store).unreadable == {}
+    assert prove(store).absent == ()
+    content = store.get_bytes(name)
+    with monkeypatch.context() as patched:
+        refuse_to_open(patched, shard, reason=errno.EIO)
+        report = archive(beamtime, store, leave_unreadable=True, thorough=True)
+    assert list(report.unreadable) == [name]
+    assert report.kept == 1
+    assert store.get_bytes(name) == content
+    assert prove(store).ok
+
+
+def test_metadata_that_cannot_be_read_are_left_out_too(
+    beamtime: Path, store: RecordingBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = beamtime.parent / "x.zarr/first/cam1/cam1/zarr.json"
+    reading = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == metadata:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return reading(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    report = archive(beamtime, store, leave_unreadable=True)
+    assert list(report.unreadable) == ["x.zarr/first/cam1/cam1/zarr.json"]
+    assert prove(store).ok
+
+
+def test_a_damaged_disk_of_the_archive_is_said_file_by_file(
+    beamtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "archive"
+    files = archive(beamtime, place).files
+    name = "x.zarr/first/cam1/cam1/c.0.0.0"
+    getting = LocalBackend.get_range
+
+    def refuse(self: LocalBackend, key: str, *args: Any) -> bytes:
+        if key == name and Path(self.root) == place:
+            raise BackendError(f"cannot read {key!r}", errno=errno.EIO)
+        return getting(self, key, *args)
+
+    monkeypatch.setattr(LocalBackend, "get_range", refuse)
+    proof = prove(place, retry=Retry(attempts=1))
+    assert (proof.ok, proof.unreadable) == (False, (name,))
+    assert proof.files == files - 1
+    with pytest.raises(ArchiveError, match="one file of the archive") as caught:
+        restore(place, tmp_path / "back", retry=Retry(attempts=1))
+    assert caught.value.names == (name,)
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_link_in_a_circle_is_passed_by(
+    beamtime: Path, store: RecordingBackend
+) -> None:
+    files = beamtime.parent / "x_files"
+    files.mkdir(exist_ok=True)
+    (files / "circle").symlink_to("circle")
+    (files / "a.txt").write_text("a")
+    archive(beamtime, store)
+    assert store.exists("x_files/a.txt")
+    assert not store.exists("x_files/circle")
 
 
 def test_frames_that_are_lost_are_named_until_the_archive_has_them(

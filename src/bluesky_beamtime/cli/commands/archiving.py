@@ -36,13 +36,20 @@ def archive(
             help="Leave out files outside of the folder that documents refer to.",
         ),
     ] = False,
+    leave_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--leave-unreadable",
+            help="Go on without files that cannot be read, and name them.",
+        ),
+    ] = False,
     threads: Threads = 4,
 ) -> None:
     """Copy a beamtime to a folder or an object store, and prove that it has arrived.
 
     Can be repeated: only what is new is sent. Also while it is recorded into. The exit
     status is 1 when something differs or is not there, 3 when documents refer to files
-    that could not be found.
+    that could not be found, or files were left out as they cannot be read.
     """
     from bluesky_beamtime.cli.archiving import archive_file
 
@@ -53,6 +60,7 @@ def archive(
         dry_run=dry_run,
         thorough=thorough,
         assets=not inside_only,
+        leave_unreadable=leave_unreadable,
         threads=threads,
     )
     raise typer.Exit(0 if complete else INCOMPLETE)
@@ -62,7 +70,7 @@ def prove(url: ArchiveUrl, json: AsJson = False, threads: Threads = 4) -> None:
     """Read an archive back and compare every file with its manifest.
 
     Changes nothing and does not need the beamtime. The exit status is 1 when something
-    differs, is missing, or the archive is not finished.
+    differs, is missing, cannot be read, or the archive is not finished.
     """
     from bluesky_beamtime.cli.archiving import prove_archive
 
