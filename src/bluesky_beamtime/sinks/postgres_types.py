@@ -147,8 +147,12 @@ def are_left_to_driver(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> b
     for kind, types in ((DOUBLE, _FLOATS_OR_NONE), (BIGINT, _INTEGERS_OR_NONE)):
         places = [place for place, each in enumerate(kinds) if each == kind]
         if places:
-            # Twice the first: of a single place it would give no tuple.
-            values = map(itemgetter(places[0], *places), rows)
+            first, last = places[0], places[-1]
+            if last - first < len(places):
+                take = itemgetter(slice(first, last + 1))  # twice as fast
+            else:
+                take = itemgetter(*places)
+            values = map(take, rows)
             if not types.issuperset(map(type, chain.from_iterable(values))):
                 return False
     return True
