@@ -196,9 +196,9 @@ def test_without_runs_there_is_a_page(tmp_path: Path) -> None:
 
 
 def test_old_files_are_taken_as_they_are(tmp_path: Path) -> None:
-    (kept,) = Path(__file__).parents[2].glob("data/databases/v1/*.db")
     # A copy: reading leaves files beside a database.
-    old = Path(shutil.copy(kept, tmp_path))
+    kept = Path(__file__).parents[2] / "data" / "databases" / "v1"
+    old = shutil.copytree(kept, tmp_path / "old") / "beamtime.db"
     taken = take_home(old, tmp_path / "whole")
     with closing(sqlite3.connect(taken.database)) as found:
         assert found.execute("PRAGMA user_version").fetchone() == (1,)
