@@ -249,9 +249,9 @@ def test_a_sink_that_fails_stops_the_plan_if_it_shall(
 
 def test_a_subscriber_knows_what_its_sink_takes(tmp_path: Path) -> None:
     """D-01, D-37: a file holds readings or blocks, and raw codes come from no event."""
-    assert SinkSubscriber(InMemorySink())._options["blocks"]
-    assert not SinkSubscriber(ParquetSink(tmp_path / "x"))._options["blocks"]
-    only = SinkSubscriber(ParquetSink(tmp_path / "x"), blocks=True)._options
+    assert SinkSubscriber(InMemorySink())._records._options["blocks"]
+    assert not SinkSubscriber(ParquetSink(tmp_path / "x"))._records._options["blocks"]
+    only = SinkSubscriber(ParquetSink(tmp_path / "x"), blocks=True)._records._options
     assert (only["readings"], only["blocks"]) == (False, True)
     with pytest.raises(TypeError, match="RawCountsSink takes no"):
         SinkSubscriber(RawCountsSink(tmp_path / "x"), readings=True)  # type: ignore[arg-type]

@@ -95,6 +95,52 @@ def test_D_80_a_sink_that_hangs_holds_up_no_document(
     assert [r.values["det"] for r in sink.readings] == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_sink_that_hangs_for_hours_does_not_fill_the_memory(
+    RE: Any,
+    count_up: Any,
+    gate: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What finds too many before it is counted, said once, and no run is torn."""
+    sink = Held(gate, "write_many")
+    feeding = SinkSubscriber(sink, end_timeout=0.01, max_kept=3)
+    RE.subscribe(feeding)
+    RE(bp.count([count_up], 10))
+    assert feeding.not_taken == 7
+    told = [r for r in caplog.records if r.message == "sinks.subscriber.failed"]
+    assert len(told) == 1
+    assert "3 documents wait" in told[0].reason
+    gate.set()
+    assert feeding.wait(LONG)
+    RE(bp.count([count_up], 2))
+    assert feeding.wait(LONG)
+    with pytest.raises(SinkWriteError, match="hangs") as caught:
+        feeding.close()
+    assert "7 more were not kept" in caught.value.__notes__[0]
+    assert [r.values["det"] for r in sink.readings] == [0, 1, 2, 10, 11]
+    assert feeding.not_taken == 0
+
+
+def test_of_a_sink_that_fails_for_hours_the_first_records_are_kept(
+    RE: Any, count_up: Any
+) -> None:
+    class Away(InMemorySink):
+        async def write_many(self, items: Any) -> None:
+            raise OSError("no route to the server")
+
+    feeding = SinkSubscriber(Away(), end_timeout=LONG, max_kept=3)
+    RE.subscribe(feeding)
+    for _ in range(4):
+        RE(bp.count([count_up], 2))
+    assert feeding.not_taken == 8
+    with pytest.raises(SinkError, match="no route") as caught:
+        feeding.close()
+    assert [r.values["det"] for r in caught.value.records] == [0, 1, 2]
+    assert "5 more were not kept" in caught.value.__notes__[0]
+    with pytest.raises(ValueError, match="max_kept=0"):
+        SinkSubscriber(InMemorySink(), max_kept=0)
+
+
 def test_D_03_a_sink_that_hangs_at_close_can_be_left(
     RE: Any, count_up: Any, gate: threading.Event
 ) -> None:
@@ -209,7 +255,7 @@ def test_D_02_a_run_that_is_ended_early_has_its_events_in_the_sink(
     RE(bp.count([count_up], 1))
     feeding.close()
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 4
-    assert feeding._runs == {}
+    assert feeding._records.give_up() == []
 
 
 def test_D_05_runs_inside_of_runs_keep_their_readings_apart(

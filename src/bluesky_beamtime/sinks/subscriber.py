@@ -6,13 +6,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, cast
-
-import numpy as np
+from typing import Any, Literal, Self
 
 from bluesky_beamtime.errors import ErrorContext, SinkError, SinkWriteError
 from bluesky_beamtime.sinks.base import BlockSink, ReadingSink, logger
-from bluesky_beamtime.sinks.from_documents import DocumentRecords
+from bluesky_beamtime.sinks.many_runs import WITHOUT_END, RecordsOfRuns, to_keep
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 
 
@@ -29,7 +27,9 @@ class SinkSubscriber:
     records it did not take are kept in :attr:`failed`, later ones are tried as they
     come, and :meth:`close` raises. With ``on_error="raise"`` the next document raises.
     What a sink has not written yet waits in memory, so that a slow one does not slow
-    the plan.
+    the plan. Of one that hangs or fails for hours, as much is kept as ``max_kept``
+    says; what comes then is counted in :attr:`not_taken` alone. The run itself has it
+    all: ``await pipe(run.readings(), sink)`` writes it again.
 
     Parameters
     ----------
@@ -49,6 +49,10 @@ class SinkSubscriber:
     patience
         How long the end of a run waits for blocks that were announced and cannot be
         read yet, as in stores on a network disk, in seconds.
+    max_kept
+        How many documents of events and frames wait for the sink at most, and how many
+        records are in :attr:`failed` at most. A reading of eight channels takes some
+        2 kB.
     """
 
     def __init__(
@@ -62,7 +66,10 @@ class SinkSubscriber:
         end_timeout: float = 30.0,
         open_array: Callable[[Mapping[str, Any]], Any] | None = None,
         patience: float = 5.0,
+        max_kept: int = 100_000,
     ) -> None:
+        if max_kept < 1:
+            raise ValueError(f"max_kept={max_kept!r}: at least 1")
         if on_error not in ("keep", "raise"):
             raise ValueError(f"on_error={on_error!r}: 'keep' or 'raise'")
         takes_readings = isinstance(sink, ReadingSink)
@@ -84,15 +91,13 @@ class SinkSubscriber:
         self._sink: Any = sink
         self._on_error = on_error
         self._end_timeout = end_timeout
-        self._options: dict[str, Any] = {
-            "readings": readings,
-            "blocks": blocks,
-            "block_keys": block_keys,
-            "open_array": open_array,
-            "patience": patience,
-        }
-        self._runs: dict[str, DocumentRecords] = {}
-        self._run_of: dict[str, str] = {}
+        self._records = RecordsOfRuns(
+            readings=readings,
+            blocks=blocks,
+            block_keys=block_keys,
+            open_array=open_array,
+            patience=patience,
+        )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ending: threading.Thread | None = None
@@ -100,8 +105,14 @@ class SinkSubscriber:
         self._queue: asyncio.Queue[Any] | None = None
         self._opened = False
         self._said = ""
+        self._max_kept = max_kept
+        self._waiting = 0
+        self._full = False
         self.failed: list[DaqReading | DaqBlock] = []
-        """Records that the sink did not take."""
+        """Records that the sink did not take, the first ``max_kept`` of them."""
+        self.not_taken = 0
+        """Records that the sink did not take, and documents of events and frames that
+        did not even wait for it, as too many were waiting."""
         self.error: Exception | None = None
         """The first failure."""
 
@@ -117,12 +128,37 @@ class SinkSubscriber:
                 if name != "start":
                     return
                 self._begin()
-            self._put((name, _kept(doc)))
+            if self._has_room(name, doc):
+                self._put((name, to_keep(doc)))
         if name == "stop":
             self.wait(self._end_timeout)
         # Not at the end of a run, which has its exit status by then.
         elif self._on_error == "raise" and self.error is not None:
             raise self._failure(self.error, self.failed)
+
+    def _has_room(self, name: str, doc: Mapping[str, Any]) -> bool:
+        """Count a document that waits, or one that finds too many before it."""
+        if name not in WITHOUT_END:
+            return True
+        if self._waiting < self._max_kept:
+            self._waiting += 1
+            self._full = False
+            return True
+        self.not_taken += len(doc["seq_num"]) if name == "event_page" else 1
+        if not self._full:
+            # Once for each time that it is so; there may be thousands a second.
+            self._full = True
+            error = SinkWriteError(
+                f"{self._max_kept} documents wait for the sink already, which is too "
+                "slow, or hangs; later ones are left out",
+                context=ErrorContext("SinkSubscriber", self._target()),
+            )
+            self.error = self.error or error
+            extra = {"target": self._target(), "reason": str(error)}
+            logger.error(
+                "sinks.subscriber.failed", extra={**extra, "records_not_taken": 1}
+            )
+        return False
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until what was emitted is in the sink, or failed.
@@ -181,8 +217,15 @@ class SinkSubscriber:
             self._ending = None
         error, self.error = self.error, None
         failed, self.failed = self.failed, []
+        more, self.not_taken = self.not_taken - len(failed), 0
         if error is not None:
-            raise self._failure(error, failed)
+            failure = self._failure(error, failed)
+            if more > 0:
+                failure.add_note(
+                    f"{more} more were not kept; the run has them: "
+                    "await pipe(run.readings(), sink)"
+                )
+            raise failure
 
     def _failure(
         self, error: Exception, failed: list[DaqReading | DaqBlock]
@@ -248,17 +291,20 @@ class SinkSubscriber:
                 items.append(queue.get_nowait())
             more = None not in items
             await self._take(items)
+            with self._lock:
+                self._waiting -= sum(
+                    type(i) is tuple and i[0] in WITHOUT_END for i in items
+                )
         if self._opened:
             try:
                 await self._sink.close()
             except BaseException as error:
                 self._note(error, [])
             self._opened = False
-        if self._runs:
-            extra = {"target": self._target(), "runs": list(self._runs)}
+        going_on = self._records.give_up()
+        if going_on:
+            extra = {"target": self._target(), "runs": going_on}
             logger.warning("sinks.subscriber.closed_during_run", extra=extra)
-            self._runs.clear()
-            self._run_of.clear()
 
     async def _take(self, items: list[Any]) -> None:
         """Write the records of documents, those that came together as one batch."""
@@ -279,33 +325,6 @@ class SinkSubscriber:
                     # A document that cannot be understood, a file that is away.
                     self._note(error, [])
         await self._write(readings)
-
-    def _records(self, name: str, doc: Mapping[str, Any]) -> Any:
-        run = self._run(name, doc)
-        if run is None:
-            return ()
-        if name == "stop":
-            self._runs.pop(doc["run_start"], None)
-            self._run_of = {
-                uid: run_uid
-                for uid, run_uid in self._run_of.items()
-                if run_uid != doc["run_start"]
-            }
-        return run(name, doc)
-
-    def _run(self, name: str, doc: Mapping[str, Any]) -> DocumentRecords | None:
-        """Return what makes records of the run that a document belongs to."""
-        if name == "start":
-            self._runs[doc["uid"]] = DocumentRecords(**self._options)
-            return self._runs[doc["uid"]]
-        if name in ("descriptor", "stream_resource"):
-            uid = cast("str", doc["run_start"])
-            self._run_of[doc["uid"]] = uid
-        elif name == "stop":
-            uid = doc["run_start"]
-        else:
-            uid = self._run_of.get(doc.get("descriptor", ""), "")
-        return self._runs.get(uid)
 
     async def _open(self) -> None:
         if not self._opened:
@@ -329,7 +348,9 @@ class SinkSubscriber:
 
     def _note(self, error: BaseException, records: list[Any]) -> None:
         # Whatever it is: nobody else hears of it, and the thread has to go on.
-        self.failed += records
+        with self._lock:
+            self.failed += records[: max(0, self._max_kept - len(self.failed))]
+            self.not_taken += len(records)
         if not isinstance(error, Exception):
             cause = error
             error = SinkWriteError(
@@ -354,22 +375,3 @@ class SinkSubscriber:
 def _holds_both(sink: Any) -> bool:
     """Return whether readings and blocks have places of their own in a sink."""
     return bool(getattr(sink, "holds_both", True))
-
-
-def _kept(doc: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a document whose arrays stay as they are: devices may use theirs again."""
-    data = doc.get("data")
-    if not isinstance(data, Mapping):
-        return doc
-    values = cast("Mapping[str, Any]", data)
-    if not any(isinstance(value, np.ndarray) for value in values.values()):
-        return doc
-    return {
-        **doc,
-        "data": {
-            key: np.array(cast("Any", value))
-            if isinstance(value, np.ndarray)
-            else value
-            for key, value in values.items()
-        },
-    }
