@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from bluesky_beamtime.serving.subscriptions import Unsubscribable
 _ELSEWHERE = ("name", "run_start", "object_keys")
 
 
-class Container(Unsubscribable):
+class Container(Unsubscribable, ABC):
     """A container whose few children are known by name.
 
     Attributes
@@ -43,13 +44,13 @@ class Container(Unsubscribable):
     node = SimpleNamespace(parent=True)
     specs: Sequence[Spec] = ()
 
+    @abstractmethod
     def metadata(self) -> dict[str, Any]:
         """Return the metadata."""
-        raise NotImplementedError
 
+    @abstractmethod
     def children(self) -> Mapping[str, Callable[[], Any]]:
         """Return what makes the child of each name."""
-        raise NotImplementedError
 
     def __dask_tokenize__(self) -> object:
         # Never the same: there may be more by the next request.

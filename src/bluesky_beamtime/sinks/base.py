@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -85,7 +86,7 @@ class RawBlockSink(_Opens, Protocol):
         ...
 
 
-class ThreadedSink(AsyncOnly):
+class ThreadedSink(AsyncOnly, ABC):
     """A sink that works in one thread of its own, call after call.
 
     The event loop goes on meanwhile, and calls from several tasks come one after the
@@ -109,17 +110,17 @@ class ThreadedSink(AsyncOnly):
     # ------------------------------------------------------------ what a sink adds
 
     @property
+    @abstractmethod
     def target(self) -> str:
         """Where it writes to, for messages; never with a password."""
-        raise NotImplementedError("a sink says where it writes to")
 
+    @abstractmethod
     def _open(self, again: bool) -> None:
         """Open in the sink's thread; ``again`` after a close."""
-        raise NotImplementedError("a sink can be opened")
 
+    @abstractmethod
     def _close(self) -> None:
         """Close in the sink's thread; called once for each open."""
-        raise NotImplementedError("a sink can be closed")
 
     def _flush(self) -> None:
         """Bring what was written to the device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -138,17 +139,17 @@ class TextTableSink(ThreadedSink):
     def _shape_of(self, columns: Sequence[str]) -> str:
         return "blocks" if tuple(columns) == BLOCK_COLUMNS else "readings"
 
+    @abstractmethod
     def _read_columns(self, file: BinaryIO) -> list[str] | None:
         """Return the columns of a file that has rows."""
-        raise NotImplementedError("a format says what columns a file has")
 
+    @abstractmethod
     def _whole(self, file: BinaryIO) -> int:
         """Return how many bytes of a file are whole rows."""
-        raise NotImplementedError("a format knows its rows")
 
+    @abstractmethod
     def _format(self, rows: list[tuple[Any, ...]]) -> bytes | bytearray:
         """Return rows in the order of the columns as the bytes of the file."""
-        raise NotImplementedError("a format writes its rows")
 
     def _begin(self, names: list[str]) -> bytes:
         """Return what stands before the first row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from bluesky_beamtime.errors import UnsupportedFormatError
@@ -16,7 +17,7 @@ from bluesky_beamtime.storage.scan_names import (
 )
 
 
-class ScanSettings:
+class ScanSettings(ABC):
     """What a :class:`~bluesky_beamtime.storage.ScanStorage` is set to.
 
     Parameters
@@ -115,6 +116,6 @@ class ScanSettings:
                 raise
         self._tell()
 
+    @abstractmethod
     def _tell(self) -> None:
         """Tell listeners what has changed."""
-        raise NotImplementedError
