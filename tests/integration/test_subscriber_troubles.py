@@ -453,7 +453,7 @@ def test_D_18_a_raise_is_the_plans_end_not_the_engines(
 
 
 def test_D_81_what_is_raised_is_an_error_of_a_sink_and_nothing_is_dropped(
-    RE: Any, count_up: Any
+    RE: Any, count_up: Any, gate: threading.Event
 ) -> None:
     """D-18, D-81: whatever the sink raised, and what comes after it is taken still."""
 
@@ -461,6 +461,8 @@ def test_D_81_what_is_raised_is_an_error_of_a_sink_and_nothing_is_dropped(
         away = True
 
         async def write_many(self, items: Any) -> None:
+            # Not before the document has left the subscriber: it would raise for it.
+            assert await asyncio.to_thread(gate.wait, LONG)
             if self.away:
                 raise RuntimeError("the network is away")
             await super().write_many(items)
@@ -472,6 +474,7 @@ def test_D_81_what_is_raised_is_an_error_of_a_sink_and_nothing_is_dropped(
     def plan() -> Any:
         yield from bps.open_run()
         yield from bps.trigger_and_read([count_up])
+        gate.set()
         feeding.wait(LONG)
         sink.away = False
         yield from bps.trigger_and_read([count_up])
