@@ -158,8 +158,18 @@ def _texts(values: Sequence[Any], count: int) -> NDArray[Any]:
     # NumPy takes zeros at the end of a text for filling.
     ended = any(value[-1:] == "\0" for value in values if isinstance(value, str))
     if count < len(values) or longest > _LONGEST_TEXT or ended:
-        return _objects(values, None)
+        return _objects([_spelt(value) for value in values], None)
     return np.array(values, np.str_)
+
+
+def _spelt(value: Any) -> Any:
+    """Return a text that pandas can hold: half a surrogate pair as its escape.
+
+    xarray hands objects to pandas, which since 3.0 makes UTF-8 of texts among them.
+    """
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _or(value: Any, missing: Any) -> Any:

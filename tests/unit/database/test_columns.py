@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from bluesky_beamtime.database.columns import MISSING, make_column
 from bluesky_beamtime.database.encoding import ArrayReference
@@ -84,6 +85,15 @@ def test_what_has_no_common_type_keeps_its_values(values: list[Any]) -> None:
 def test_missing_text_is_none() -> None:
     assert column(["a", MISSING]).tolist() == ["a", None]
     assert column([None, MISSING], dtype="string").tolist() == [None, None]
+
+
+def test_half_a_surrogate_pair_among_objects_is_spelt_out() -> None:
+    """A Dataset hands objects to pandas, which makes UTF-8 of them and fails."""
+    for values in (["a\ud800", "ö", None], ["a\ud800", "x" * 1000, "ö"]):
+        made = column(values)
+        assert made.tolist() == ["a\\ud800", *values[1:]]
+        assert xr.Dataset({"k": ("time", made)})["k"].values.tolist() == made.tolist()
+    assert column(["a\ud800", "b"]).tolist() == ["a\ud800", "b"]
 
 
 def test_lists_of_one_shape_are_arrays() -> None:
