@@ -20,13 +20,11 @@ import csv
 import os
 import pickle
 import shutil
-import statistics
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 import zarr
-from rich.console import Console
-from rich.table import Table
+from machine import describe
+from versus import Cost, Versus, compared, keep, show
 
 from bluesky_beamtime import Beamtime
 from bluesky_beamtime.storage import ZarrWriter
@@ -209,15 +207,6 @@ TABLES: dict[str, Callable[[list[list[float]], Path], None]] = {
 # --------------------------------------------------------------------------- measuring
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a piece of work took."""
-
-    seconds: float
-    processor: float
-    memory: int
-
-
 def cost_of(work: Work, place: Path) -> Cost:
     """Do something in a child, and return what it took."""
     folder = Path(tempfile.mkdtemp(dir=place))
@@ -272,22 +261,15 @@ def export_of(folder: Path, scan_id: int, to: str) -> Work:
     return work
 
 
-def in_turns(mine: Work, bare: Work, rounds: int, place: Path) -> list[list[Cost]]:
-    found: list[list[Cost]] = []
+def in_turns(
+    mine: Work, bare: Work, rounds: int, place: Path
+) -> list[tuple[Cost, Cost]]:
+    found: list[tuple[Cost, Cost]] = []
     for number in range(rounds):
         turns = [mine, bare] if number % 2 else [bare, mine]
         costs = {work: cost_of(work, place) for work in turns}
-        found.append([costs[mine], costs[bare]])
+        found.append((costs[mine], costs[bare]))
     return found
-
-
-def line(found: list[list[Cost]], amount: float) -> tuple[list[str], float]:
-    ratio = statistics.median(bare.seconds / mine.seconds for mine, bare in found)
-    used = statistics.median(bare.processor / mine.processor for mine, bare in found)
-    speed = [
-        statistics.median(amount / pair[n].seconds for pair in found) for n in (0, 1)
-    ]
-    return [*(f"{s:.0f}" for s in speed), f"{ratio:.2f}", f"{used:.2f}"], ratio
 
 
 def main() -> None:
@@ -297,14 +279,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--place", type=Path, default=Path("/dev/shm"))
+    parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.frames, options.rows = 3, 60, 10_000
     warnings.simplefilter("ignore")
     source = Path(tempfile.mkdtemp(dir=options.place))
-    head = ("format", "what", "export", "by hand", "ratio", "of CPU time")
-    table = Table(*head, "MiB of memory", "4 × the stack")
-    low: list[str] = []
+    lines: list[Versus] = []
+    machine = describe()
     try:
         make_runs(source, options.frames, options.rows)
         # What is imported when it is used is no part of the work.
@@ -318,12 +300,15 @@ def main() -> None:
             found = in_turns(
                 mine, lambda p, h=hand: h(source, 1, p), options.rounds, options.place
             )
-            row, ratio = line(found, size)
-            most = max(mine.memory for mine, _ in found) / MEBI
             large = cost_of(export_of(source, 2, to), options.place).memory / MEBI
-            table.add_row(to, "MiB/s", *row, f"{most:.0f}", f"{large:.0f}")
-            if ratio < AT_LEAST:
-                low.append(f"{to} MiB/s")
+            most = max(mine.memory for mine, _ in found) / MEBI
+            lines.append(
+                compared(
+                    *(to, "MiB/s", size, found, AT_LEAST),
+                    memory_mib=most,
+                    large_mib=large,
+                )
+            )
         random = np.random.default_rng(0)
         values = random.normal(size=(options.rows, len(COLUMNS))).tolist()
         for to, write in TABLES.items():
@@ -331,15 +316,22 @@ def main() -> None:
             found = in_turns(
                 mine, lambda p, w=write: w(values, p), options.rounds, options.place
             )
-            row, _ = line(found, options.rows)
             most = max(mine.memory for mine, _ in found) / MEBI
-            table.add_row(to, "rows/s", *row, f"{most:.0f}", "")
+            lines.append(
+                compared(to, "rows/s", options.rows, found, 0.0, memory_mib=most)
+            )
     finally:
         shutil.rmtree(source)
-    Console(width=100).print(table)
+    show(lines)
     print(f"stacks of {options.frames} and {4 * options.frames} × 512 × 512 uint16")
-    if low:
-        raise SystemExit(f"below {AT_LEAST}: {', '.join(low)}")
+    keep(
+        options.json,
+        machine,
+        lines,
+        rounds=options.rounds,
+        frames=options.frames,
+        rows=options.rows,
+    )
 
 
 if __name__ == "__main__":

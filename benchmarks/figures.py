@@ -25,10 +25,13 @@ PAGE = ROOT / "docs" / "reference" / "figures.md"
 
 MEASURED = {
     "acquisition": ("acquisition.py",),
+    "exports": ("exports.py",),
     "frames": ("frames.py",),
     "kilohertz": ("kilohertz.py",),
     "kills": ("kills.py",),
     "memory": ("memory.py", "--seconds", "180"),
+    "retrieval": ("retrieval.py",),
+    "sinks": ("sinks.py",),
 }
 """The scripts and how they are run. Each writes ``<name>.json``."""
 

@@ -22,6 +22,11 @@ def page(figures: Figures) -> str:
         engines=_engines(figures["frames"]),
         kilohertz_table=_kilohertz(figures["kilohertz"]),
         kills_table=_kills(figures["kills"]),
+        exports_table=_versus(figures["exports"]),
+        sinks_table=_versus(figures["sinks"]),
+        retrieval_table=_retrieval(figures["retrieval"]),
+        retrieval_stack=_stack(figures["retrieval"]),
+        retrieval_many=_many(figures["retrieval"]),
     )
 
 
@@ -56,8 +61,7 @@ def _gates(figures: Figures) -> str:
             gate["work"],
             f"{gate['ratio']:.2f}",
             f"{gate['lowest']:.2f}–{gate['highest']:.2f}",
-            f"{gate['at_least']:.2f}",
-            "yes" if gate["ratio"] >= gate["at_least"] else "**no**",
+            *_reached(gate["ratio"], gate["at_least"]),
         )
         for gate in figures["gates"]
     ]
@@ -177,3 +181,79 @@ def _kills(figures: Figures) -> str:
         *("acknowledged", "more", "lost", "wrong"),
     )
     return table(head, rows, words=3)
+
+
+def _versus(figures: Figures) -> str:
+    lines = figures["lines"]
+    memory = any(line["memory_mib"] is not None for line in lines)
+    head = (
+        *("", "", "ours", "bare library", "ratio", "spread", "of CPU time"),
+        *("asked for", "reached"),
+        *(("memory MiB", "4 × as much") if memory else ()),
+    )
+    rows = [
+        (
+            line["name"],
+            line["unit"],
+            _rate(line["ours"]),
+            _rate(line["theirs"]),
+            f"{line['ratio']:.2f}",
+            f"{line['lowest']:.2f}–{line['highest']:.2f}",
+            f"{line['cpu_ratio']:.2f}",
+            *_reached(line["ratio"], line["at_least"]),
+            *((_mib(line, "memory_mib"), _mib(line, "large_mib")) if memory else ()),
+        )
+        for line in lines
+    ]
+    return table(head, rows, words=2)
+
+
+def _reached(ratio: float, at_least: float) -> tuple[str, str]:
+    if not at_least:
+        return "", ""
+    return f"{at_least:.2f}", "yes" if ratio >= at_least else "**no**"
+
+
+def _rate(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.1f}"
+
+
+def _mib(line: Figures, name: str) -> str:
+    return "" if line[name] is None else f"{line[name]:.0f}"
+
+
+def _retrieval(figures: Figures) -> str:
+    head = (
+        *("question", "ours ms", "p95", "Tiled's ms", "p95", "ratio", "spread"),
+        *("asked for", "reached"),
+    )
+    rows = [
+        (
+            line["question"],
+            f"{line['ours_ms']:.1f}",
+            f"{line['ours_p95_ms']:.1f}",
+            f"{line['tiled_ms']:.1f}",
+            f"{line['tiled_p95_ms']:.1f}",
+            f"{line['ratio']:.2f}",
+            f"{line['lowest']:.2f}–{line['highest']:.2f}",
+            *_reached(line["ratio"], 1.0),
+        )
+        for line in figures["lines"]
+    ]
+    return table(head, rows)
+
+
+def _stack(figures: Figures) -> str:
+    rows = [
+        (each["reader"], f"{each['ms']:.0f}", f"{each['ratio']:.2f}")
+        for each in figures["stack"]
+    ]
+    return table(("reader", "ms", "to zarr-python"), rows)
+
+
+def _many(figures: Figures) -> str:
+    rows = [
+        (each["question"], f"{each['ms']:.1f}", f"{each['p95_ms']:.1f}")
+        for each in figures["many"]
+    ]
+    return table(("question", "ms", "p95"), rows)

@@ -9,7 +9,7 @@ loses the whole file when it is killed. Beside ``pipe`` stands a bare loop witho
 timer, which loses what waits when a stream fails; no ratio is asked for there, since
 that is what one record costs, not what a sink does.
 
-    python benchmarks/sinks.py [--quick] [--rounds 7] [--readings 50000] [--batch 500]
+    python benchmarks/sinks.py [--quick] [--rounds 7] [--readings 100000] [--batch 500]
 
 Ends with 1 where a sink is slower than 0.8 of its library.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from blocks_by_hand import (
     bare_parquet_blocks,
     bare_sqlite_blocks,
 )
+from machine import describe
 from readings_by_hand import (
     CHANNELS,
     Work,
@@ -48,8 +48,7 @@ from readings_by_hand import (
     batches,
     stream_of,
 )
-from rich.console import Console
-from rich.table import Table
+from versus import Cost, Versus, compared, keep, show
 
 from bluesky_beamtime.database.replica import PostgresTestServer
 from bluesky_beamtime.sinks import (
@@ -194,44 +193,39 @@ def pairs(
     yield Pair("PostgreSQL", "blocks/s", len(few), sink, bare_asyncpg_blocks(few, url))
 
 
-def timed(work: Work, place: Path) -> tuple[float, float]:
-    """Return seconds on the clock, and of all processors."""
+def timed(work: Work, place: Path) -> Cost:
     folder = Path(tempfile.mkdtemp(dir=place))
     try:
         clock, processor = time.perf_counter(), time.process_time()
         asyncio.run(work(folder))
-        return time.perf_counter() - clock, time.process_time() - processor
+        return Cost(time.perf_counter() - clock, time.process_time() - processor)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(pair: Pair, rounds: int, place: Path) -> tuple[list[Any], float]:
+def measure(pair: Pair, rounds: int, place: Path) -> Versus:
     timed(pair.sink, place)
     timed(pair.bare, place)
-    found = []
+    found: list[tuple[Cost, Cost]] = []
     for number in range(rounds):
         turns = [pair.sink, pair.bare]
         if number % 2:
             turns.reverse()
-        seconds = {work: timed(work, place) for work in turns}
-        found.append((*seconds[pair.sink], *seconds[pair.bare]))
-    ratio = statistics.median(bare / sink for sink, _, bare, _ in found)
-    used = statistics.median(bare / sink for _, sink, _, bare in found)
-    mine = statistics.median(pair.count / sink for sink, *_ in found)
-    theirs = statistics.median(pair.count / bare for _, _, bare, _ in found)
-    row = [f"{mine:.0f}", f"{theirs:.0f}", f"{ratio:.2f}", f"{used:.2f}"]
-    return row, ratio
+        costs = {work: timed(work, place) for work in turns}
+        found.append((costs[pair.sink], costs[pair.bare]))
+    return compared(pair.name, pair.unit, pair.count, found, pair.at_least)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer records and rounds")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--readings", type=int, default=50_000)
+    parser.add_argument("--readings", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--blocks", type=int, default=50)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--place", type=Path, default=None)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     if options.quick:
         options.rounds = 3
@@ -239,23 +233,27 @@ def main() -> None:
     place = options.place or Path(tempfile.gettempdir())
     readings = make_readings(options.readings)
     blocks = make_blocks(options.blocks, options.samples)
-    table = Table("sink", "what", "sink", "bare library", "ratio", "ratio of CPU time")
     server = PostgresTestServer() if PostgresTestServer.is_available() else None
-    low: list[str] = []
+    lines: list[Versus] = []
+    machine = describe()
     try:
         url = server.start().url() if server else None
         for pair in pairs(readings, blocks, options.batch, url):
-            row, ratio = measure(pair, options.rounds, place)
-            table.add_row(pair.name, pair.unit, *row)
-            if ratio < pair.at_least:
-                low.append(f"{pair.name} {pair.unit}")
+            lines.append(measure(pair, options.rounds, place))
     finally:
         if server:
             server.stop()
-    Console(width=100).print(table)
+    show(lines)
     print(f"batches of {options.batch} readings; blocks of 8 × {options.samples}")
-    if low:
-        raise SystemExit(f"below {AT_LEAST}: {', '.join(low)}")
+    keep(
+        options.json,
+        machine,
+        lines,
+        rounds=options.rounds,
+        readings=options.readings,
+        batch=options.batch,
+        samples=options.samples,
+    )
 
 
 if __name__ == "__main__":
