@@ -458,19 +458,23 @@ def test_what_arrives_otherwise_is_found(beamtime: Path, name: str) -> None:
         assert not store.exists("MANIFEST.sha256")
 
 
+def refuse_to_open(patch: pytest.MonkeyPatch, refused: Path, reason: int) -> None:
+    opening = os.open
+
+    def refuse(path: Any, *args: Any, **more: Any) -> int:
+        if os.fspath(path) == str(refused):
+            raise OSError(reason, os.strerror(reason), str(path))
+        return opening(path, *args, **more)
+
+    patch.setattr(os, "open", refuse)
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_there(
     beamtime: Path, store: RecordingBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = beamtime.parent / "x.zarr/first/cam1/cam1/c.0.0.0"
-    opening = os.open
-
-    def refuse(path: Any, *args: Any, **more: Any) -> int:
-        if os.fspath(path) == str(shard):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return opening(path, *args, **more)
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", refuse)
+        refuse_to_open(patched, shard, reason=errno.EACCES)
         with pytest.raises(ArchiveError, match="Permission denied") as caught:
             archive(beamtime, store)
     assert "x.zarr/first/cam1/cam1/c.0.0.0" in caught.value.names
@@ -479,17 +483,6 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_there(
     assert not store.exists("x.zarr/first/cam1/cam1/zarr.json")
     archive(beamtime, store)
     assert prove(store).ok
-
-
-def refuse_to_open(patch: pytest.MonkeyPatch, *paths: Path, reason: int) -> None:
-    opening = os.open
-
-    def refuse(path: Any, *args: Any, **more: Any) -> int:
-        if os.fspath(path) in map(str, paths):
-            raise OSError(reason, os.strerror(reason), str(path))
-        return opening(path, *args, **more)
-
-    patch.setattr(os, "open", refuse)
 
 
 def test_what_cannot_be_read_is_left_out_on_request(
