@@ -142,6 +142,14 @@ def test_the_package_brings_a_server_where_the_system_has_none(monkeypatch) -> N
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_server_ends_by_itself_also_one_that_is_held(own_postgres) -> None:
+    """A killed one leaves its shared memory on the machine for good."""
+    process = own_postgres._process
+    own_postgres.pause()
+    own_postgres.stop()
+    assert process.returncode >= 0
+
+
 def test_without_any_server_the_error_says_what_brings_one(monkeypatch) -> None:
     monkeypatch.setattr(local_server, "_find_programs", lambda: iter([]))
     assert not PostgresTestServer.is_available()

