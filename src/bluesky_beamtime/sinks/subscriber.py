@@ -128,7 +128,7 @@ class SinkSubscriber:
                 if name != "start":
                     return
                 self._begin()
-            if self._has_room(name, doc):
+            if self._has_room(name):
                 self._put((name, to_keep(doc)))
         if name == "stop":
             self.wait(self._end_timeout)
@@ -136,7 +136,7 @@ class SinkSubscriber:
         elif self._on_error == "raise" and self.error is not None:
             raise self._failure(self.error, self.failed)
 
-    def _has_room(self, name: str, doc: Mapping[str, Any]) -> bool:
+    def _has_room(self, name: str) -> bool:
         """Count a document that waits, or one that finds too many before it."""
         if name not in WITHOUT_END:
             return True
@@ -144,7 +144,7 @@ class SinkSubscriber:
             self._waiting += 1
             self._full = False
             return True
-        self.not_taken += len(doc["seq_num"]) if name == "event_page" else 1
+        self.not_taken += 1
         if not self._full:
             # Once for each time that it is so; there may be thousands a second.
             self._full = True
