@@ -115,7 +115,7 @@ def _one(where: Path, found: list[str]) -> str:
         raise SourceError(
             f"{str(where)!r} has no frames: no array of numbers with three or more axes"
         )
-    shown = ", ".join(f"'{where}:{name}'" for name in found[:6])
+    shown = ", ".join(f"'{where}:{name}'" for name in sorted(found)[:6])
     more = ", …" if len(found) > 6 else ""
     raise SourceError(f"{str(where)!r} has several arrays; choose one: {shown}{more}")
 
