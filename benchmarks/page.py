@@ -18,7 +18,7 @@ def page(figures: Figures) -> str:
         **figures,
         **parts,
         gates=_gates(figures["frames"]),
-        cameras=_cameras(figures.get("acquisition")),
+        cameras=_cameras(figures["acquisition"]),
         engines=_engines(figures["frames"]),
         kilohertz_table=_kilohertz(figures["kilohertz"]),
         kills_table=_kills(figures["kills"]),
@@ -103,10 +103,8 @@ def _lines(lines: list[Figures]) -> str:
     return table(head, rows)
 
 
-def _cameras(figures: Figures | None) -> str:
-    """Return the section about cameras; none before it was measured."""
-    if figures is None:
-        return ""
+def _cameras(figures: Figures) -> str:
+    """Return the section about cameras."""
     section = TEMPLATE.with_name("cameras.md").read_text(encoding="utf-8")
     return section.format(
         **figures,

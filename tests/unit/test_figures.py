@@ -36,28 +36,10 @@ def test_everything_that_is_measured_is_on_the_page(figures: ModuleType) -> None
     assert set(figures.load()) == set(figures.MEASURED)
 
 
-def test_cameras_are_on_the_page_once_they_are_measured(figures: ModuleType) -> None:
-    found = figures.load()
-    stream = {
-        "place": "tmpfs",
-        "frames": "512×512",
-        "pace": "on time",
-        "client": "PvaCamera",
-        "offered": 100.0,
-        "received": 99.0,
-        "to_bare": 0.99,
-        "lost_percent": 1.0,
-    }
-    found["acquisition"] = {
-        "machine": found["frames"]["machine"],
-        "rounds": 7,
-        "mebi": 2048,
-        "gates": [one for one in found["frames"]["gates"] if one["gate"] == "S6"],
-        "streams": [stream],
-    }
-    shown = figures.page(found)
-    assert "## Cameras in a scan" in shown
-    assert "PvaCamera | 100 | 99 | 0.99 | 1.00 |" in shown
+def test_every_part_is_a_section_of_the_page(figures: ModuleType) -> None:
+    shown = figures.page(figures.load())
+    for section in ("Cameras in a scan", "Retrieval", "Record sinks", "Exports"):
+        assert f"\n## {section}" in shown
 
 
 def test_every_script_is_there(figures: ModuleType) -> None:

@@ -137,8 +137,7 @@ class Stream:
         Parameters
         ----------
         fields
-            Names
-            of the fields; by default all that can be read.
+            Names of the fields; by default all that can be read.
         chunks
             ``"auto"`` gives frames as dask arrays, blocks of a few frames each; None
             without dask, as arrays that read what is indexed.
@@ -146,25 +145,24 @@ class Stream:
         Returns
         -------
         xarray.Dataset
-            Dimension
-            ``time``, one row per event in the order of ``seq_num``; of an event
-            that was repeated after a pause the last. Coordinates ``time`` (float64,
-            seconds since 1970, NaN where nobody took it) and ``seq_num``; the time of
-            each frame ``<key>_time`` is a coordinate too, and so are the positions of
-            axes at each frame, ``<key>_<axis>``. Frames are dask arrays with
-            dimensions ``time``, ``<key>_y``, ``<key>_x``, and ``<key>_frame`` after
-            ``time`` if an event has several. Of a run that is going on: the events
-            that are complete in every field.
+            Dimension ``time``, one row per event in the order of ``seq_num``; of an
+            event that was repeated after a pause the last. Coordinates ``time``
+            (float64, seconds since 1970, NaN where nobody took it) and ``seq_num``; the
+            time of each frame ``<key>_time`` is a coordinate too, and so are the
+            positions of axes at each frame, ``<key>_<axis>``. Frames are dask arrays
+            with dimensions ``time``, ``<key>_y``, ``<key>_x``, and ``<key>_frame``
+            after ``time`` if an event has several. Of a run that is going on: the
+            events that are complete in every field. Long texts, and texts that are
+            missing now and then, are objects; pandas holds no half of a surrogate pair
+            among these, which stands there as its escape.
 
         Raises
         ------
         RunNotFoundError
-            There
-            is no field of this name.
+            There is no field of this name.
         StorageError
-            The frames
-            of a field that was asked for cannot be read. Those that nobody asked for
-            by name are left out with a warning.
+            The frames of a field that was asked for cannot be read. Those that nobody
+            asked for by name are left out with a warning.
         """
         return StreamReading(self, fields, dask=chunks is not None).dataset()
 
@@ -200,8 +198,7 @@ class Stream:
         Parameters
         ----------
         fields
-            Names
-            of the fields; by default all that have one value per event.
+            Names of the fields; by default all that have one value per event.
         """
         import pandas as pd
 
