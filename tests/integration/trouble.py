@@ -355,7 +355,7 @@ class Beamline:
         """
         assert self.RE.state == "idle"
         if idle:
-            # The RunEngine does not wait for what it unstages itself.
+            self._wait_for_cameras()
             eventually(lambda: self.beamtime.frames.uri is None, "the store is closed")
             self._nothing_is_held(threads)
         documents = self.docs[self._checked :]
@@ -384,10 +384,26 @@ class Beamline:
             found.append(run)
         return found
 
+    def _wait_for_cameras(self) -> None:
+        """Wait for what the cameras were asked to do before.
+
+        The RunEngine does not wait for what it unstages itself, nor for a preparation
+        that it was halted in: the store may be about to be opened, and closed again.
+        """
+
+        async def take_turns() -> None:
+            for camera in self.cams:
+                async with camera._turn:
+                    pass
+
+        waiting = asyncio.run_coroutine_threadsafe(take_turns(), self.RE.loop)
+        waiting.result(PATIENCE)
+
     def _nothing_is_held(self, threads: bool) -> None:
         frames = self.folder / "x.zarr"
         eventually(lambda: not open_below(frames), f"open: {open_below(frames)}")
-        assert locked_below(frames) == []
+        locked = locked_below(frames)
+        assert not locked, f"locked: {locked}"
         if not threads:
             return
         # Somebody else may have closed the store, while the cameras are unstaged.
