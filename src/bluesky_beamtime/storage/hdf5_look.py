@@ -64,16 +64,35 @@ def is_ours(fd: int) -> bool:
     layout = own_layout(fd)
     if layout is None:
         return False
-    page = os.pread(fd, IDENTITY_ADDRESS, 0)
+    page = first_page(fd)
     superblock = Superblock.from_bytes(page)
     if superblock is None or superblock.flags:
         # Being written, or left by a writer that died.
         return True
-    state = State.from_bytes(page[STATE_ADDRESS:INDEX_ADDRESS])
-    if state is None:
-        return False
+    state = state_of(page)
+    return state is not None and header_matches(page, layout, state)
+
+
+def first_page(fd: int) -> bytes:
+    """Return where a file says how far it has come, read at one moment."""
+    return os.pread(fd, IDENTITY_ADDRESS, 0)
+
+
+def state_of(page: bytes) -> State | None:
+    """Return the state that a first page tells; None if it is damaged."""
+    return State.from_bytes(page[STATE_ADDRESS:INDEX_ADDRESS])
+
+
+def header_matches(page: bytes, layout: FileLayout, state: State) -> bool:
+    """Say whether the dataset's header in a first page is as it was written."""
     header = layout.dataset_header(state.count, state)
     return page[HEADER_ADDRESS : HEADER_ADDRESS + len(header)] == header
+
+
+def bytes_cut(fd: int, superblock: Superblock | None) -> int:
+    """Return how many bytes of a file are missing at its end."""
+    end = superblock.end if superblock is not None else 0
+    return max(0, end - os.fstat(fd).st_size)
 
 
 def look(fd: int, layout: FileLayout) -> tuple[State, IndexView]:
@@ -85,8 +104,8 @@ def look(fd: int, layout: FileLayout) -> tuple[State, IndexView]:
         They are not what was written.
     """
     for attempt in range(ATTEMPTS):
-        page = os.pread(fd, IDENTITY_ADDRESS, 0)
-        state = State.from_bytes(page[STATE_ADDRESS:INDEX_ADDRESS])
+        page = first_page(fd)
+        state = state_of(page)
         try:
             view = IndexView(
                 page[INDEX_ADDRESS : layout.head_end],

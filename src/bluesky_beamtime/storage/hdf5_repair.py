@@ -1,4 +1,4 @@
-"""Whether an HDF5 file of frames is whole, and how it is made whole again.
+"""How an HDF5 file of frames is made whole again.
 
 A writer that dies leaves the mark of an open file in the superblock (HDF5 File Format
 Specification 3.0, II.A, "File Consistency Flags"), for which the HDF5 library refuses
@@ -14,191 +14,36 @@ import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bluesky_beamtime.errors import (
-    MissingExtraError,
-    StorageError,
-    StoreReadError,
-    StoreStateError,
-)
-from bluesky_beamtime.storage.codecs import checksum
+from bluesky_beamtime.errors import StoreReadError, StoreStateError
 from bluesky_beamtime.storage.files import FolderLock, pwrite_all, write_error
-from bluesky_beamtime.storage.hdf5_dataset import HDF5Dataset
 from bluesky_beamtime.storage.hdf5_file import HDF5File
 from bluesky_beamtime.storage.hdf5_format import (
     SUPERBLOCK_BYTES,
     SWMR_WRITING,
-    UNDEFINED,
     Superblock,
 )
 from bluesky_beamtime.storage.hdf5_index import ChunkIndex
-from bluesky_beamtime.storage.hdf5_layout import (
-    DATASET,
-    HEADER_ADDRESS,
-    INDEX_ADDRESS,
-    STATE_ADDRESS,
-    FileLayout,
-    State,
+from bluesky_beamtime.storage.hdf5_layout import INDEX_ADDRESS, FileLayout, State
+from bluesky_beamtime.storage.hdf5_log import HEADER_BYTES, Record, aligned
+from bluesky_beamtime.storage.hdf5_look import (
+    bytes_cut,
+    first_page,
+    header_matches,
+    look,
+    opened,
+    own_layout,
+    state_of,
 )
-from bluesky_beamtime.storage.hdf5_log import (
-    BLOCKS,
-    FRAME,
-    HEADER_BYTES,
-    Record,
-    aligned,
-    walk,
-)
-from bluesky_beamtime.storage.hdf5_look import is_ours, look, opened, own_layout
 from bluesky_beamtime.storage.hdf5_places import IndexDamagedError
-from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
-from bluesky_beamtime.storage.integrity import (
-    ArrayReport,
-    StoreReport,
-    damaged_frames,
-)
-
-_READ_BYTES = 1 << 24
-
-
-def hdf5_files(root: Path) -> list[Path]:
-    """Return the HDF5 files below a folder, or the one that ``root`` is itself."""
-    if root.is_file():
-        return [root]
-    return sorted(
-        Path(folder, name)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if name.endswith(".h5")
-    )
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.name if path == root else os.path.relpath(path, root)
-
-
-@dataclass
-class _Tail:
-    """What the log holds behind the index."""
-
-    frames: dict[int, tuple[int, int]]
-    blocks: dict[tuple[str, int], int]
-    damaged: list[int]
-
-
-def _read_tail(fd: int, layout: FileLayout, start: int) -> _Tail:
-    """Read the log from a position on, and check every frame in it."""
-    tail = _Tail({}, {}, [])
-    kinds = {number: name for name, number in BLOCKS.items()}
-    for position, record in walk(fd, layout.nonce, start, os.fstat(fd).st_size):
-        address = position + HEADER_BYTES
-        if record.kind in kinds:
-            tail.blocks[kinds[record.kind], record.number] = address
-        elif record.is_frame:
-            if record.kind == FRAME and _crc(fd, address, record.length) != (
-                record.checksum
-            ):
-                tail.damaged.append(record.number)
-                continue
-            tail.frames[record.number] = address, record.length
-    tail.damaged = sorted(set(tail.damaged) - set(tail.frames))
-    return tail
-
-
-def _crc(fd: int, start: int, length: int) -> int:
-    """Return the crc32c of a part of a file; frames are read whole to be summed."""
-    parts: list[bytes] = []
-    while length:
-        data = os.pread(fd, min(length, _READ_BYTES), start)
-        if not data:
-            break
-        parts.append(data)
-        start += len(data)
-        length -= len(data)
-    return checksum(b"".join(parts)) if parts else 0
-
-
-# -------------------------------------------------------------------------- verify
-
-
-def verify_hdf5(
-    path: Path, root: Path, report: StoreReport, *, checksums: bool = True
-) -> None:
-    """Check one file of frames; see :func:`~bluesky_beamtime.storage.verify_store`.
-
-    Files that other programs wrote or changed are left to them.
-    """
-    name = _name(path, root)
-    # Asked before anything is read: a writer that ends meanwhile has published.
-    live = FolderLock.is_held(path.parent)
-    try:
-        with opened(path) as fd:
-            layout = own_layout(fd)
-            if layout is None:
-                return
-            found = report.arrays[name] = ArrayReport(str(path))
-            if not is_ours(fd):
-                if _state(fd) is None:
-                    report.problems.append(
-                        f"{name}: its state is damaged; its frames can be read with "
-                        "the HDF5 library"
-                    )
-                found.published = found.written = len(HDF5Dataset(path, DATASET))
-                return
-            superblock = Superblock.from_bytes(os.pread(fd, SUPERBLOCK_BYTES, 0))
-            cut = _bytes_cut(fd, superblock)
-            state, view = look(fd, layout)
-            addresses, _ = view.lookup(np.arange(state.count))
-            tail = _read_tail(fd, layout, state.position)
-            intact = live or _header_matches(fd, layout, state)
-    except MissingExtraError:
-        # Others have changed it, and only the HDF5 library can tell how.
-        return
-    except (StorageError, IndexDamagedError) as error:
-        report.problems.append(f"{name}: {error}; repair_store() makes its index anew")
-        return
-    found.published = state.count
-    found.written = max(tail.frames, default=state.count - 1) + 1
-    found.missing = np.flatnonzero(addresses == UNDEFINED).tolist()
-    if live:
-        pass
-    elif found.written > found.published:
-        report.problems.append(
-            f"{name}: {found.written} frames are written, readers see "
-            f"{found.published}; repair_store() mends it"
-        )
-    elif superblock is None or superblock.flags or not intact:
-        report.problems.append(
-            f"{name}: its writer died; repair_store() opens it for every reader again"
-        )
-    if cut:
-        report.problems.append(f"{name}: {cut} bytes are missing at its end")
-    if found.missing:
-        report.problems.append(
-            f"{name}: {len(found.missing)} frames are missing, "
-            f"the first is {found.missing[0]}"
-        )
-    if checksums:
-        found.damaged = damaged_frames(HDF5Frames(path), set(found.missing))
-    if not live:
-        found.damaged += [n for n in tail.damaged if n >= found.written]
-    if found.damaged:
-        report.problems.append(
-            f"{name}: {len(found.damaged)} frames are damaged, "
-            f"the first is {found.damaged[0]}"
-        )
-
-
-def _header_matches(fd: int, layout: FileLayout, state: State) -> bool:
-    header = layout.dataset_header(state.count, state)
-    return os.pread(fd, len(header), HEADER_ADDRESS) == header
-
-
-# -------------------------------------------------------------------------- repair
+from bluesky_beamtime.storage.hdf5_tail import read_tail
+from bluesky_beamtime.storage.hdf5_verify import file_name
+from bluesky_beamtime.storage.integrity import ArrayReport, StoreReport
 
 
 def repair_hdf5(path: Path, root: Path, report: StoreReport) -> None:
@@ -214,7 +59,7 @@ def repair_hdf5(path: Path, root: Path, report: StoreReport) -> None:
     StoreWriteError
         The disk refused.
     """
-    name = _name(path, root)
+    name = file_name(path, root)
     try:
         with opened(path) as fd:
             layout = own_layout(fd)
@@ -224,14 +69,15 @@ def repair_hdf5(path: Path, root: Path, report: StoreReport) -> None:
                     _clear_mark(path, superblock, report)
                 return
             found = report.arrays[name] = ArrayReport(str(path))
-            state = _state(fd)
+            page = first_page(fd)
+            state = state_of(page)
             closed = state is not None and state.closed
-            matches = state is not None and _header_matches(fd, layout, state)
+            matches = state is not None and header_matches(page, layout, state)
             if superblock is not None and superblock.flags == 0:
                 found.published = found.written = state.count if state else 0
                 whole = closed and _is_whole(fd, layout)
                 # What others have changed is theirs.
-                if not matches or (whole and not _bytes_cut(fd, superblock)):
+                if not matches or (whole and not bytes_cut(fd, superblock)):
                     return
     except StoreReadError as error:
         report.problems.append(str(error))
@@ -244,17 +90,6 @@ def repair_hdf5(path: Path, root: Path, report: StoreReport) -> None:
         return
     with _locked(path.parent):
         _recover(path, name, layout, superblock, report, found)
-
-
-def _state(fd: int) -> State | None:
-    size = INDEX_ADDRESS - STATE_ADDRESS
-    return State.from_bytes(os.pread(fd, size, STATE_ADDRESS))
-
-
-def _bytes_cut(fd: int, superblock: Superblock | None) -> int:
-    """Return how many bytes of a file are missing at its end."""
-    end = superblock.end if superblock is not None else 0
-    return max(0, end - os.fstat(fd).st_size)
 
 
 def _is_whole(fd: int, layout: FileLayout) -> bool:
@@ -292,9 +127,9 @@ def _recover(
     except OSError as error:
         raise write_error("a repaired file", path, error) from error
     try:
-        state, index, position = _index(fd, layout, _bytes_cut(fd, superblock) > 0)
+        state, index, position = _index(fd, layout, bytes_cut(fd, superblock) > 0)
         known, found.published = index.count, state.count
-        tail = _read_tail(fd, layout, position)
+        tail = read_tail(fd, layout, position)
         file = HDF5File(
             path,
             fd,
@@ -353,7 +188,7 @@ def _index(fd: int, layout: FileLayout, cut: bool) -> tuple[State, ChunkIndex, i
             raise IndexDamagedError("the end of the file is missing")
         state, view = look(fd, layout)
     except IndexDamagedError:
-        state = _state(fd) or layout.first
+        state = state_of(first_page(fd)) or layout.first
         index = ChunkIndex(INDEX_ADDRESS, layout.size_bytes)
         return state, index, layout.log_start
 

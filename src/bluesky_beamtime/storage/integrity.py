@@ -85,7 +85,7 @@ def verify_store(uri: str | os.PathLike[str], *, checksums: bool = True) -> Stor
     StoreReport
         ``report.ok`` and ``report.problems``.
     """
-    from bluesky_beamtime.storage.hdf5_repair import hdf5_files, verify_hdf5
+    from bluesky_beamtime.storage.hdf5_verify import hdf5_files, verify_hdf5
 
     root = Path(from_uri(os.fspath(uri)))
     report = StoreReport(os.fspath(uri))
@@ -184,7 +184,8 @@ def repair_store(uri: str | os.PathLike[str]) -> StoreReport:
     StoreStateError
         A live process is writing the store, or every store below the folder.
     """
-    from bluesky_beamtime.storage.hdf5_repair import hdf5_files, repair_hdf5
+    from bluesky_beamtime.storage.hdf5_repair import repair_hdf5
+    from bluesky_beamtime.storage.hdf5_verify import hdf5_files
 
     root = Path(from_uri(os.fspath(uri)))
     report = StoreReport(os.fspath(uri))
