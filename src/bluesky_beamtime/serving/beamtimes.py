@@ -8,6 +8,7 @@ from typing import Any
 
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.serving.catalog import RunCatalog
+from bluesky_beamtime.serving.recent_counts import RecentCounts
 from bluesky_beamtime.serving.run import Container
 from bluesky_beamtime.serving.shelf import Absent, Shelf
 
@@ -25,6 +26,7 @@ class Beamtimes(Container):
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
+        self._counts = RecentCounts()
 
     def metadata(self) -> dict[str, Any]:
         """Return nothing: each beamtime has its own."""
@@ -35,7 +37,7 @@ class Beamtimes(Container):
         contents = self._shelf.contents()
         found: dict[str, Callable[[], Any]] = {}
         for name, database in contents.available.items():
-            found[name] = _catalog(name, database)
+            found[name] = _catalog(name, database, self._counts)
         for name, absent in contents.absent.items():
             found[name] = _absent(name, absent)
         return found
@@ -73,8 +75,8 @@ class AbsentBeamtime(Container):
         return {}
 
 
-def _catalog(name: str, database: Database) -> Callable[[], Any]:
-    return lambda: RunCatalog(database, name=name)
+def _catalog(name: str, database: Database, counts: RecentCounts) -> Callable[[], Any]:
+    return lambda: RunCatalog(database, name=name, counts=counts)
 
 
 def _absent(name: str, absent: Absent) -> Callable[[], Any]:

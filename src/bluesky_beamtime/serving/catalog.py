@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.dialects import sqlite
 from tiled.queries import QueryValueError
 from tiled.server.core import NoEntry
 from tiled.structures.container import ContainerStructure
@@ -29,6 +30,7 @@ from bluesky_beamtime.serving.queries import (
     full_key,
     place,
 )
+from bluesky_beamtime.serving.recent_counts import RecentCounts
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import fetch_runs
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
@@ -54,6 +56,8 @@ class RunCatalog(Unsubscribable):
         What it is called; by default the name of the file without ``.db``.
     conditions, sorting
         Of a catalogue that was narrowed or sorted.
+    counts
+        Shared by the catalogues of one server.
 
     Notes
     -----
@@ -75,12 +79,14 @@ class RunCatalog(Unsubscribable):
         name: str | None = None,
         conditions: Sequence[AnyCondition] = (),
         sorting: Sorting = _AS_RECORDED,
+        counts: RecentCounts | None = None,
     ) -> None:
         self.database = database
         self.name = name or database.path.name.removesuffix(".db")
         self._journal = JournalIndex(database.journal)
         self._conditions = tuple(conditions)
         self._sorting = sorting
+        self._counts = counts or RecentCounts()
 
     def metadata(self) -> dict[str, Any]:
         """Return what is said of the beamtime as a whole."""
@@ -110,6 +116,7 @@ class RunCatalog(Unsubscribable):
             name=self.name,
             conditions=(*self._conditions, *conditions_of(query)),
             sorting=self._sorting,
+            counts=self._counts,
         )
 
     def sort(self, sorting: Sequence[tuple[str, int]]) -> RunCatalog:
@@ -126,6 +133,7 @@ class RunCatalog(Unsubscribable):
             name=self.name,
             conditions=self._conditions,
             sorting=tuple((key, direction) for key, direction in sorting),
+            counts=self._counts,
         )
 
     def _order(self) -> list[ColumnElement[Any]]:
@@ -165,8 +173,12 @@ class RunCatalog(Unsubscribable):
         return await _in_thread(lambda: self._count(threshold + 1))
 
     async def approx_len(self) -> int:
-        """Return how many runs there are."""
-        return await _in_thread(self._count)
+        """Return how many runs there are, or were when the last page was asked for."""
+        return await _in_thread(lambda: self._counts.of(self._question(), self._count))
+
+    def _question(self) -> str:
+        asked = count_matching(self._conditions).compile(dialect=sqlite.dialect())
+        return f"{self.database.path} {asked} {sorted(asked.params.items())!r}"
 
     def _count(self, limit: int | None = None) -> int:
         if limit is None:

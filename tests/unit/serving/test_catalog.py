@@ -139,6 +139,37 @@ def test_full_text_is_sorted_paged_and_counted(catalog: Any) -> None:
     assert counted["specs"][0]["count"] == 3
 
 
+async def test_pages_of_one_search_are_counted_once(lab: Lab) -> None:
+    from itertools import count
+
+    from tiled.server.core import len_or_approx
+
+    from bluesky_beamtime.serving.catalog import RunCatalog
+    from bluesky_beamtime.serving.recent_counts import RecentCounts
+
+    for energy in (8, 9, 10):
+        lab.run(optics={"energy": energy})
+    # Each look at this clock takes a second, so that a count takes one.
+    ticks = count()
+    counts = RecentCounts(lambda: next(ticks))
+    catalog = RunCatalog(lab.beamtime._database, counts=counts)
+
+    async def of_page(query: Any, direction: int) -> int:
+        found = catalog.search(query).sort([("_", direction)])
+        return await len_or_approx(found, exact=False, threshold=1)
+
+    above = Eq("optics.energy", 9)
+    assert await of_page(Comparison("gt", "optics.energy", 8), 1) == 2
+    assert await of_page(above, 1) == 1
+    lab.run(optics={"energy": 9})
+    lab.run(optics={"energy": 10})
+    # What is there for a page and not more is known exactly, the rest from before.
+    assert await of_page(above, 1) == 2
+    assert await of_page(Comparison("gt", "optics.energy", 8), -1) == 2
+    assert await of_page(Comparison("gt", "optics.energy", 9), -1) == 2
+    assert await catalog.search(Comparison("gt", "optics.energy", 8)).exact_len() == 4
+
+
 @pytest.mark.parametrize("direction", [1, -1])
 def test_full_text_comes_sorted_out_of_its_index(lab: Lab, direction: int) -> None:
     from sqlalchemy import text
