@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator
+from typing import Any, cast
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Row, func, select
 
-from bluesky_beamtime.database import labels, schema
+from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.accounting import (
     Account,
     Timing,
@@ -17,25 +15,19 @@ from bluesky_beamtime.database.accounting import (
     frame_timing,
 )
 from bluesky_beamtime.database.decoding import decode
-from bluesky_beamtime.database.documents import DocumentReader, NamedDocument
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.handed_out_run import HandedOutRun
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.database.liveness import is_alive
-from bluesky_beamtime.database.notes import Note, add_note, read_notes
+from bluesky_beamtime.database.marked_run import MarkedRun
 from bluesky_beamtime.database.people import Person, people_of_run
 from bluesky_beamtime.database.samples import SampleMetadata, sample_at
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.database.summaries import summarize
-from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import RunNotFoundError
-from bluesky_beamtime.plugins import load_plugin
-from bluesky_beamtime.sinks import DaqBlock, DaqReading, DocumentRecords
-from bluesky_beamtime.storage import open_frames
-
-_T = TypeVar("_T")
 
 
-class Run:
+class Run(MarkedRun, HandedOutRun):
     """One run of a beamtime; its streams are attributes and items.
 
     ``run.primary``, ``run["primary"]`` and ``"primary" in run`` are those of the stream
@@ -146,90 +138,6 @@ class Run:
         with self.database.reading() as connection:
             return people_of_run(connection, self.uid)
 
-    @property
-    def tags(self) -> list[str]:
-        """Tags of the start document and those that were added later, sorted."""
-        with self.database.reading() as connection:
-            return labels.read_tags(connection, self.uid)
-
-    @property
-    def starred(self) -> bool:
-        """Whether the run has a star."""
-        with self.database.reading() as connection:
-            return labels.has_star(connection, self.uid)
-
-    @property
-    def notes(self) -> list[Note]:
-        """What people wrote down about the run, the oldest first."""
-        with self.database.reading() as connection:
-            return read_notes(connection, self.uid)
-
-    # --------------------------------------------------------------- what people add
-
-    def tag(self, *tags: str) -> None:
-        """Add tags; the run is found by them.
-
-        Raises
-        ------
-        DocumentError
-            A tag that is no text.
-        ReadOnlyError
-            The beamtime was opened with ``mode="r"``.
-        """
-        checked = labels.check_tags(tags)
-        self._change(lambda c: labels.add_tags(c, self.uid, checked))
-
-    def untag(self, *tags: str) -> None:
-        """Take tags away, those of the start document too; none need be there.
-
-        Raises
-        ------
-        DocumentError
-            A tag that is no text.
-        ReadOnlyError
-            The beamtime was opened with ``mode="r"``.
-        """
-        checked = labels.check_tags(tags)
-        self._change(lambda c: labels.remove_tags(c, self.uid, checked))
-
-    def star(self) -> None:
-        """Give the run a star, so that it is found among the good ones.
-
-        Raises
-        ------
-        ReadOnlyError
-            The beamtime was opened with ``mode="r"``.
-        """
-        self._change(lambda c: labels.set_star(c, self.uid, True))
-
-    def unstar(self) -> None:
-        """Take the star away.
-
-        Raises
-        ------
-        ReadOnlyError
-            The beamtime was opened with ``mode="r"``.
-        """
-        self._change(lambda c: labels.set_star(c, self.uid, False))
-
-    def note(self, text: str, *, author: str | None = None) -> Note:
-        """Write something down about the run; it is found by its text.
-
-        Raises
-        ------
-        DocumentError
-            There is no text.
-        ReadOnlyError
-            The beamtime was opened with ``mode="r"``.
-        """
-        return self._change(lambda c: add_note(c, text, author, self.uid))
-
-    def _change(self, change: Callable[[Connection], _T]) -> _T:
-        with self.database.writing() as connection:
-            result = change(connection)
-            store_text(connection, self.uid)
-        return result
-
     # ------------------------------------------------------------------- how it went
 
     @property
@@ -294,103 +202,6 @@ class Run:
         return summarize(self.database, self._journal, [self._row().id])[0]
 
     # ----------------------------------------------------------------------- the data
-
-    def documents(self, *, original: bool = False) -> Iterator[NamedDocument]:
-        """Yield ``(name, document)`` in the order in which they were emitted.
-
-        Parameters
-        ----------
-        original
-            Give URIs as they were emitted. By default those inside the beamtime's
-            folder follow it when it moves.
-
-        Raises
-        ------
-        StoreReadError
-            An array of an event is missing or damaged.
-        """
-        return iter(DocumentReader(self.database, self.uid, original=original))
-
-    def readings(self) -> Iterator[DaqReading]:
-        """Yield the events as readings for a sink, one for each object of an event.
-
-        ``await pipe(run.readings(), sink)`` writes a table: the same rows that a
-        :class:`~bluesky_beamtime.sinks.SinkSubscriber` writes while the run goes on.
-        Frames and other data outside of events are left out.
-        """
-        records = DocumentRecords(blocks=False)
-        for name, document in self.documents():
-            yield from cast("Iterator[DaqReading]", records(name, document))
-
-    def blocks(self, *, block_keys: Collection[str] = ()) -> Iterator[DaqBlock]:
-        """Yield the blocks of digitizers, for a sink.
-
-        Parameters
-        ----------
-        block_keys
-            Further data keys that hold blocks, ``(channels, samples)``, without saying
-            so in their dimensions.
-
-        Raises
-        ------
-        StorageError
-            Blocks cannot be read.
-        """
-
-        def open_array(resource: Mapping[str, Any]) -> Any:
-            parameters = resource.get("parameters")
-            return open_frames(resource["uri"], resource["mimetype"], parameters)
-
-        records = DocumentRecords(
-            readings=False, block_keys=block_keys, open_array=open_array
-        )
-        for name, document in self.documents():
-            yield from cast("Iterator[DaqBlock]", records(name, document))
-
-    def export(
-        self,
-        path: str | os.PathLike[str] | None,
-        format: str,
-        *,
-        overwrite: bool = False,
-        progress: Callable[[str, int, int], None] | None = None,
-        **options: Any,
-    ) -> list[Path]:
-        """Write the run for another program; return the files.
-
-        They appear when they are finished, or not at all. What a format cannot hold in
-        one file, as several streams in CSV, is one file each,
-        ``<stem>-<name>.<ext>``.
-
-        Parameters
-        ----------
-        path
-            Where to; a folder that is there, one that ends with a slash, or None for
-            the current one, gets ``<scan_id>_<plan>.<ext>``.
-        format
-            ``"nexus"`` or another one that is installed; the reference has a table.
-        overwrite
-            Replace what is there.
-        progress
-            Called with what is being written, how much of it is done, and how much
-            there is.
-        **options
-            What the format understands, such as ``frames="external"`` of nexus.
-
-        Raises
-        ------
-        UnsupportedFormatError
-            There is no such format.
-        ExportError
-            The file is there already, cannot be written, or the run has nothing that
-            the format could hold.
-        StorageError
-            Frames cannot be read.
-        MissingExtraError
-            A package is not installed that the format needs.
-        """
-        write = load_plugin("bluesky_beamtime.exports", format, "export")
-        return write(self, path, overwrite=overwrite, progress=progress, **options)
 
     @property
     def stream_names(self) -> list[str]:
