@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -180,6 +181,50 @@ def test_blocks_of_a_digitizer_live_and_from_the_database(
             assert getattr(block, name) == getattr(other, name), name
 
 
+def test_blocks_of_a_recording_that_was_cut_off(
+    RE: Any, beamtime: Beamtime, tmp_path: Path
+) -> None:
+    """D-06: blocks that were announced are there, though their times were not."""
+    with init_devices():
+        scope = SimDigitizer(beamtime.frames)
+    documents: list[tuple[str, dict[str, Any]]] = []
+    RE.subscribe(beamtime)
+    RE(fly_frames([scope], 5, exposure=0.01), lambda *each: documents.append(each))
+    first = next(i for i, (name, _) in enumerate(documents) if name == "stream_datum")
+    path = tmp_path / "cut.db"
+    with Beamtime(path) as cut:
+        for name, doc in documents[: first + 1]:
+            cut(name, doc)
+        # The times may still come.
+        assert list(cut[-1].blocks()) == []
+    with Beamtime(path, mode="r") as cut:
+        run = cut[-1]
+        assert run.exit_status == "interrupted"
+        found = list(run.blocks())
+    announced = documents[first][1]["indices"]
+    assert len(found) == announced["stop"] > 0
+    whole = list(beamtime[-1].blocks())[: len(found)]
+    assert [each.t_utc for each in found] == [each.t_utc for each in whole]
+    for one, other in zip(found, whole, strict=True):
+        assert np.array_equal(one.data, other.data)
+
+
+def test_a_stream_resource_need_not_name_its_run(RE: Any, beamtime: Beamtime) -> None:
+    """D-06: event-model asks for it no more; the stream's descriptor tells."""
+    with init_devices():
+        scope = SimDigitizer(beamtime.frames)
+    documents: list[tuple[str, dict[str, Any]]] = []
+    RE(fly_frames([scope], 5, exposure=0.01), lambda *each: documents.append(each))
+    sink = InMemorySink()
+    with SinkSubscriber(sink) as feeding:
+        for name, doc in documents:
+            if name == "stream_resource":
+                doc = {key: value for key, value in doc.items() if key != "run_start"}
+            feeding(name, doc)
+        assert feeding.wait(100)
+    assert [block.block_index for block in sink.blocks] == list(range(5))
+
+
 async def test_blocks_go_into_a_table_from_the_database(
     RE: Any, beamtime: Beamtime, tmp_path: Path
 ) -> None:
@@ -299,6 +344,44 @@ def test_documents_with_odd_values_become_readings() -> None:
     assert second.t_utc == datetime.fromtimestamp(101.5, UTC)
     assert second.metadata["seq_num"] == 2
     assert list(records("stop", {"run_start": "r"})) == []
+
+
+@pytest.mark.parametrize("as_lists", [False, True])
+def test_frames_inside_events_are_left_out(
+    as_lists: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D-05: text of a frame would hold up the plan, and few programs read it back."""
+    values = {
+        "frame": np.zeros((33, 32), "u2"),
+        "matrix": np.eye(3),
+        "wave": np.arange(2000.0),
+    }
+    keys = {
+        key: {"source": "s", "dtype": "array", "shape": list(value.shape)}
+        for key, value in values.items()
+    }
+    descriptor = {"uid": "d", "run_start": "r", "name": "p", "data_keys": keys}
+    descriptor["object_keys"] = {"dev": list(values)}
+    event: dict[str, Any] = {
+        "uid": "e",
+        "descriptor": "d",
+        "time": 101.0,
+        "seq_num": 1,
+        "data": {k: v.tolist() if as_lists else v for k, v in values.items()},
+        "timestamps": dict.fromkeys(values, 100.0),
+    }
+    records = DocumentRecords()
+    list(records("start", {"uid": "r", "time": 100.0}))
+    list(records("descriptor", descriptor))
+    with caplog.at_level(logging.WARNING, "bluesky_beamtime.sinks"):
+        found = [*records("event", event), *records("event", event)]
+    assert len(found) == 2
+    for reading in found:
+        assert isinstance(reading, DaqReading)
+        read = {key: json.loads(str(text)) for key, text in reading.values.items()}
+        assert read == {key: values[key].tolist() for key in ("matrix", "wave")}
+    told = [each for each in caplog.records if each.message.endswith("left_out")]
+    assert [(each.key, each.shape) for each in told] == [("frame", (33, 32))]  # type: ignore[attr-defined]
 
 
 def test_foreign_blocks_are_named_and_read_by_whoever_knows_how() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +15,16 @@ from bluesky_beamtime.sinks import DaqBlock, DaqReading, DocumentRecords
 from bluesky_beamtime.storage import open_frames
 
 
-class HandedOutRun:
+class HandedOutRun(ABC):
     """A run whose documents and data other programs take; see :class:`Run`."""
 
     database: Database
     uid: str
+
+    @property
+    @abstractmethod
+    def exit_status(self) -> str | None:
+        """How it ended; ``interrupted`` if nobody records it any more."""
 
     def documents(self, *, original: bool = False) -> Iterator[NamedDocument]:
         """Yield ``(name, document)`` in the order in which they were emitted.
@@ -41,7 +47,7 @@ class HandedOutRun:
 
         ``await pipe(run.readings(), sink)`` writes a table: the same rows that a
         :class:`~bluesky_beamtime.sinks.SinkSubscriber` writes while the run goes on.
-        Frames and other data outside of events are left out.
+        Frames are left out, and other data outside of events.
         """
         records = DocumentRecords(blocks=False)
         for name, document in self.documents():
@@ -71,6 +77,8 @@ class HandedOutRun:
         )
         for name, document in self.documents():
             yield from cast("Iterator[DaqBlock]", records(name, document))
+        if self.exit_status == "interrupted":
+            yield from records.end()
 
     def export(
         self,

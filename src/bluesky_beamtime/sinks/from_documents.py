@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
@@ -20,7 +22,12 @@ from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.stored_arrays import open_stored
 from bluesky_beamtime.sinks.texts import to_json
 
+logger = logging.getLogger("bluesky_beamtime.sinks")
+
 _SCALARS = (bool, int, float, str, type(None))
+
+MATRIX_VALUES = 1024
+"""An array of two or more dimensions with more values than these is a frame."""
 
 
 class DocumentRecords:
@@ -30,7 +37,8 @@ class DocumentRecords:
     the object's name, ``task`` the plan's, ``t_utc`` the newest timestamp of its values
     and ``received_at`` the event's time; run, scan number, stream and ``seq_num`` stand
     in ``metadata``. Documents have no monotonic clock, so ``t_mono_ns`` is None. An
-    array inside an event becomes JSON text.
+    array inside an event becomes JSON text; frames, which are arrays of two or more
+    dimensions with more than 1024 values, are left out, and the log says so once.
 
     Data outside of events that are shaped ``(channels, samples)``, as a digitizer's
     are, become blocks. They are known by their dimensions, ``…_channel`` and
@@ -63,6 +71,7 @@ class DocumentRecords:
         self._readings, self._blocks = readings, blocks
         self._start: Document = {}
         self._streams: dict[str, Stream] = {}
+        self._left_out: set[str] = set()
         self._announced = AnnouncedBlocks(
             block_keys, open_array or open_stored, patience
         )
@@ -88,9 +97,21 @@ class DocumentRecords:
                 stream = self._streams.get(doc["descriptor"])
                 yield from self._announced.announce(doc, stream)
             case "stop":
-                yield from self._announced.end()
+                yield from self.end()
             case _:
                 pass
+
+    def end(self) -> Iterator[DaqBlock]:
+        """Yield what still waits for more, of a run that has no end of its own.
+
+        A recording that was killed may have announced blocks and not their times.
+
+        Raises
+        ------
+        SinkError
+            Something that was announced cannot be read; the rest has been yielded.
+        """
+        return self._announced.end()
 
     # ------------------------------------------------------------------------ events
 
@@ -102,7 +123,9 @@ class DocumentRecords:
             values = {
                 key: _value(data[key])
                 for key in keys
-                if key in data and not stream.data_keys.get(key, {}).get("external")
+                if key in data
+                and not stream.data_keys.get(key, {}).get("external")
+                and not self._is_frame(key, data[key])
             }
             if not values:
                 continue
@@ -126,6 +149,26 @@ class DocumentRecords:
                     "event_uid": event.get("uid"),
                 },
             )
+
+    def _is_frame(self, key: str, value: Any) -> bool:
+        """Say whether a value is too large for text, and log the first of its key."""
+        shape = _shape(value)
+        if len(shape) < 2 or math.prod(shape) <= MATRIX_VALUES:
+            return False
+        if key not in self._left_out:
+            self._left_out.add(key)
+            logger.warning("sinks.frames.left_out", extra={"key": key, "shape": shape})
+        return True
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of lists by the first item of each."""
+    if isinstance(value, np.ndarray):
+        return cast("Any", value).shape
+    if isinstance(value, (list, tuple)) and value:
+        items = cast("list[Any]", value)
+        return (len(items), *_shape(items[0]))
+    return ()
 
 
 def _value(value: Any) -> Any:

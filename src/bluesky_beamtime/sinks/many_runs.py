@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,8 @@ WITHOUT_END = frozenset(("event", "event_page", "datum", "datum_page", "stream_d
 class RecordsOfRuns:
     """Gives each document to the :class:`DocumentRecords` of its run.
 
-    What belongs to no run that began here has no records.
+    What belongs to no run that began here has no records. A StreamResource need not
+    name its run; then the first StreamDatum does, by its descriptor.
 
     Parameters
     ----------
@@ -30,6 +32,7 @@ class RecordsOfRuns:
         self._options = options
         self._runs: dict[str, DocumentRecords] = {}
         self._run_of: dict[str, str] = {}
+        self._without_run: dict[str, Document] = {}
 
     def __call__(self, name: str, doc: Document) -> Iterable[DaqReading | DaqBlock]:
         """Return the records that a document completes."""
@@ -40,6 +43,10 @@ class RecordsOfRuns:
             ended = doc["run_start"]
             self._runs.pop(ended, None)
             self._run_of = {k: v for k, v in self._run_of.items() if v != ended}
+        elif name == "stream_datum":
+            resource = self._without_run.pop(doc["stream_resource"], None)
+            if resource is not None:
+                return chain(run("stream_resource", resource), run(name, doc))
         return run(name, doc)
 
     def give_up(self) -> list[str]:
@@ -47,12 +54,16 @@ class RecordsOfRuns:
         going_on = list(self._runs)
         self._runs.clear()
         self._run_of.clear()
+        self._without_run.clear()
         return going_on
 
     def _run(self, name: str, doc: Document) -> DocumentRecords | None:
         if name == "start":
             self._runs[doc["uid"]] = DocumentRecords(**self._options)
             return self._runs[doc["uid"]]
+        if name == "stream_resource" and not doc.get("run_start"):
+            self._without_run[doc["uid"]] = doc
+            return None
         if name in ("descriptor", "stream_resource"):
             uid = cast("str", doc["run_start"])
             self._run_of[doc["uid"]] = uid

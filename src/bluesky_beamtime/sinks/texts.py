@@ -13,6 +13,8 @@ import orjson
 
 _ZONE = attrgetter("tzinfo")
 
+_WHOLE = {bool, int, str, type(None)}
+
 
 def iso_texts(moments: Sequence[datetime | None]) -> list[str | None]:
     """Return times as text, each as its ``isoformat`` would write it."""
@@ -48,11 +50,18 @@ def _tagged(value: Any) -> Any:
         items = cast("Mapping[Any, Any]", value).items()
         return {_tagged_key(str(key)): _tagged(item) for key, item in items}
     if isinstance(value, (list, tuple)):
-        return [_tagged(item) for item in cast("Sequence[Any]", value)]
+        items = cast("Sequence[Any]", value)
+        return items if _is_plain(items) else [_tagged(item) for item in items]
     tolist = getattr(value, "tolist", None)
     plain = tolist() if callable(tolist) else value
     # Extended precision has no number of Python's that it could become.
     return value if type(plain) is type(value) else _tagged(plain)
+
+
+def _is_plain(items: Sequence[Any]) -> bool:
+    """Say whether there is nothing to tag; waveforms have a million items."""
+    kinds = set(map(type, items))
+    return kinds <= _WHOLE or (kinds == {float} and all(map(math.isfinite, items)))
 
 
 def _tagged_key(key: str) -> str:
