@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, Row, Select, func, select, union_all
 
-from bluesky_beamtime.database import schema, uris
+from bluesky_beamtime.database import resource_places, schema, uris
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.encoding import ArrayReference, encode
 from bluesky_beamtime.database.references import length_of, open_referenced
@@ -71,7 +70,7 @@ class DocumentReader:
     run_uid
         The run.
     original
-        Give URIs as they were emitted, even if the folder has moved since.
+        Give places as they were emitted, even if the folder has moved since.
     """
 
     def __init__(
@@ -193,11 +192,9 @@ class DocumentReader:
 
     def _resource(self, row: Row[Any]) -> Document:
         document = decode(row.document)
-        root = document.get("root")
-        if not self._original and isinstance(root, str) and root and row.root != root:
-            moved = self._database.folder / row.root
-            if Path(root).resolve() != moved:
-                document["root"] = str(moved)
+        if not self._original:
+            stored = row.root, row.resource_path
+            resource_places.follow(document, stored, self._database.folder)
         return document
 
     def _datum(self, row: Row[Any]) -> Document:

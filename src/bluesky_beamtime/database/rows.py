@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from bluesky_beamtime.database import resource_places
 from bluesky_beamtime.database.documents import (
     DATUM_KEYS,
     EVENT_KEYS,
@@ -16,7 +17,7 @@ from bluesky_beamtime.database.documents import (
 )
 from bluesky_beamtime.database.encoding import encode, encode_plain
 from bluesky_beamtime.database.kinds import is_integer, is_mapping, is_number, shown
-from bluesky_beamtime.database.uris import relative_to, to_stored
+from bluesky_beamtime.database.uris import to_stored
 from bluesky_beamtime.errors import DocumentError
 
 Document = Mapping[str, Any]
@@ -213,16 +214,12 @@ def stream_datum_row(doc: Document, ordinal: int) -> Row:
 
 def resource_row(doc: Document, run_uid: str, ordinal: int, folder: Path) -> Row:
     """Return the row of a legacy Resource; ``folder`` is that of the database."""
-    root = doc.get("root")
-    if isinstance(root, str):
-        inside = relative_to(Path(root), folder) if Path(root).is_absolute() else None
-        root = column_text(root if inside is None else str(inside))
+    place = resource_places.to_stored(resource_places.place_of(doc), folder)
     return (
         text_of(doc, "uid"),
         run_uid,
         _optional_text(doc, "spec"),
-        root if isinstance(root, str) else None,
-        _optional_text(doc, "resource_path"),
+        *map(_column_or_none, place),
         encode(doc["resource_kwargs"]) if "resource_kwargs" in doc else None,
         encode(doc),
         ordinal,
@@ -230,7 +227,10 @@ def resource_row(doc: Document, run_uid: str, ordinal: int, folder: Path) -> Row
 
 
 def _optional_text(doc: Document, key: str) -> str | None:
-    value = doc.get(key)
+    return _column_or_none(doc.get(key))
+
+
+def _column_or_none(value: Any) -> str | None:
     return column_text(value) if isinstance(value, str) else None
 
 

@@ -6,6 +6,7 @@ is.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -41,7 +42,7 @@ def relative_to(path: Path, folder: Path) -> Path | None:
     """Return ``path`` relative to ``folder``, None if it does not lie inside."""
     if ".." in path.parts or "\0" in str(path):
         return None
-    for candidate in (path, path.resolve()):
+    for candidate in (path, Path(os.path.realpath(path))):
         if candidate != folder and candidate.is_relative_to(folder):
             return candidate.relative_to(folder)
     return None

@@ -103,7 +103,7 @@ def archive(
             state = far.read_state()
         entries = dict(state.entries) if state else {}
         held = _with_folders(entries)
-        with gather(path, held=held.__contains__, assets=assets) as belongings:
+        with gather(path, held=held, assets=assets) as belongings:
             check_place(backend, belongings)
             identity = _identify(belongings, state, far.url)
             absent = tuple(str(absent) for absent in belongings.absent)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
 
+from bluesky_beamtime.database.resource_places import alike
 from bluesky_beamtime.database.uris import is_relative, relative_to
 from bluesky_beamtime.errors import PathError
 from bluesky_beamtime.storage import from_uri
@@ -57,9 +60,20 @@ class Move:
     """A row that has to name another place in a copy of the database."""
 
     table: Literal["stream_resources", "resources"]
-    column: Literal["uri", "root"]
     uid: str
-    value: str
+    values: Mapping[str, str]
+    """What its columns say there."""
+    outside: bool
+    """Whether that is for files from outside of the beamtime's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a path leads to."""
+
+    name: str
+    path: Path
+    outside: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +104,8 @@ class AssetFinder:
     outside
         Name of the folder that a copy has for what lies elsewhere.
     held
-        Says whether a copy has something of this name already, from earlier. It is
-        referred to then, although it is missing here.
+        Names of files and folders that a copy has already, from earlier. They are
+        referred to then, although they are missing here.
     """
 
     def __init__(
@@ -99,12 +113,13 @@ class AssetFinder:
         folder: Path,
         own: tuple[str, ...],
         outside: str,
-        held: Callable[[str], bool],
+        held: Collection[str],
     ) -> None:
         self._folder = folder
         self._own = own
         self._outside = outside
         self._held = held
+        self._held_sorted: list[str] | None = None
         self._assets: dict[str, Path] = {}
         self._absent: dict[str, Absent] = {}
         self._moves: list[Move] = []
@@ -139,7 +154,7 @@ class AssetFinder:
         if is_relative(uri):
             name = os.path.normpath(unquote(uri))
             if self._is_own(name):
-                if not self._held(name) and not os.path.exists(self._folder / name):
+                if name not in self._held and not os.path.exists(self._folder / name):
                     self._lost[uid] = uri, run
             else:
                 self._look_inside(unquote(uri), uri, run)
@@ -150,7 +165,9 @@ class AssetFinder:
             return
         name = self._look_outside(path, uri, run)
         if name is not None:
-            self._moves.append(Move("stream_resources", "uri", uid, quote(name)))
+            self._moves.append(
+                Move("stream_resources", uid, {"uri": quote(name)}, outside=True)
+            )
 
     @staticmethod
     def _local(uri: str) -> Path | None:
@@ -165,19 +182,51 @@ class AssetFinder:
     # -------------------------------------------------------------- legacy resources
 
     def _look_at_legacy(self, uid: str, run: str, root: str, path: str) -> None:
-        text = os.path.join(root, path)
-        if not os.path.isabs(text):
-            self._look_inside(text, text, run)
+        reason: Reason = "refused"
+        for text in _readings(root, path):
+            found = self._place(text)
+            if found is None:
+                continue
+            if self._is_own(found.name) or self._add(found.name, found.path):
+                break
+            if self._holds(found.name):
+                break
+            reason = "missing"
+        else:
+            self._leave(os.path.join(root, path), run, reason)
             return
-        # Only as written: where a root goes, its paths have to follow.
-        full, base = os.path.normpath(text), os.path.normpath(root or "/")
-        if "\0" in full or not Path(full).is_relative_to(base):
-            self._leave(text, run, "refused")
-            return
-        name = self._look_outside(Path(full), text, run)
-        if name is not None and root:
-            moved = f"{self._outside}/{base.strip('/')}".rstrip("/")
-            self._moves.append(Move("resources", "root", uid, moved))
+        values = self._moved(root, path, found.name, outside=found.outside)
+        if values:
+            self._moves.append(Move("resources", uid, values, found.outside))
+
+    def _place(self, text: str) -> _Found | None:
+        """Return where a path leads to, None if it is not followed."""
+        try:
+            full = _plain(os.path.join(self._folder, text))
+        except (PathError, ValueError):
+            return None
+        inside = relative_to(full, self._folder)
+        if inside is not None:
+            return _Found(inside.as_posix(), self._folder / inside, outside=False)
+        # Against which folder it was meant, nobody knows; and what holds all of this
+        # is no file of a detector.
+        if not os.path.isabs(text) or self._folder.is_relative_to(full):
+            return None
+        return _Found(self._name_outside(full), full, outside=True)
+
+    def _moved(
+        self, root: str, path: str, name: str, *, outside: bool
+    ) -> dict[str, str]:
+        """Return what the columns have to say for a copy to find a name."""
+        if not os.path.isabs(path) and ".." not in f"{root}/{path}".split("/"):
+            if not os.path.isabs(root):
+                return {}
+            if outside:
+                # Where a root goes, its paths follow.
+                return {"root": self._name_outside(Path(os.path.normpath(root)))}
+        top = self._outside if outside else "."
+        below = name.removeprefix(f"{top}/") + ("/" if path.endswith("/") else "")
+        return {"root": top, "resource_path": below}
 
     # ------------------------------------------------------------------------ places
 
@@ -197,16 +246,31 @@ class AssetFinder:
 
     def _look_outside(self, path: Path, uri: str, run: str) -> str | None:
         """Note what lies elsewhere; return its name in a copy."""
-        name = f"{self._outside}/{path.as_posix().strip('/')}"
-        if self._folder == path or self._folder.is_relative_to(path):
+        name = self._name_outside(path)
+        if self._folder.is_relative_to(path):
             self._leave(uri, run, "refused")
             return None
         if self._add(name, path):
             return name
-        if self._held(name):
+        if name in self._held:
             return name
         self._leave(uri, run, "missing")
         return None
+
+    def _name_outside(self, path: Path) -> str:
+        return f"{self._outside}/{path.as_posix().strip('/')}".rstrip("/")
+
+    def _holds(self, name: str) -> bool:
+        """Say whether a copy has this, or files whose names begin so."""
+        if self._held_sorted is None:
+            self._held_sorted = sorted(self._held)
+        first = bisect_left(self._held_sorted, name)
+        for other in islice(self._held_sorted, first, None):
+            if not other.startswith(name):
+                return False
+            if "/" not in other.removeprefix(name):
+                return True
+        return False
 
     def _leave(self, uri: str, run: str, reason: Reason) -> None:
         self._absent.setdefault(uri, Absent(uri, run, reason))
@@ -227,11 +291,12 @@ class AssetFinder:
         if found:
             self._assets[name] = path
             return True
-        # Some old resources name the beginning that several files have in common.
-        alike = list(_alike(path))
-        for other in alike:
-            self._assets[f"{os.path.dirname(name)}/{other.name}"] = other
-        return bool(alike)
+        others = list(alike(path))
+        for other in others:
+            beside = os.path.join(os.path.dirname(name), other.name)
+            if not self._is_own(beside):
+                self._assets[beside] = other
+        return bool(others)
 
     def _topmost(self) -> Iterator[Asset]:
         """Yield what does not lie in another one's folder, in order."""
@@ -248,15 +313,13 @@ def _plain(text: str) -> Path:
     if "\0" in text:
         raise PathError(f"{text!r} is no path")
     path = Path(text)
-    return path.resolve() if ".." in path.parts else Path(os.path.normpath(path))
+    plain = os.path.realpath if ".." in path.parts else os.path.normpath
+    return Path(plain(path))
 
 
-def _alike(path: Path) -> Iterator[Path]:
-    """Yield the files whose names begin like this one."""
-    try:
-        with os.scandir(path.parent) as entries:
-            for entry in entries:
-                if path.name and entry.name.startswith(path.name) and entry.is_file():
-                    yield Path(entry.path)
-    except OSError:
-        return
+def _readings(root: str, path: str) -> Iterator[str]:
+    """Yield the ways in which readers join a path to its root, the usual one first."""
+    yield os.path.join(root, path)
+    if root and path.startswith("/"):
+        # Some take all paths for relative ones.
+        yield os.path.join(root, path.lstrip("/"))

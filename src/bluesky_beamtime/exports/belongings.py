@@ -16,7 +16,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ def gather(
     path: str | os.PathLike[str],
     *,
     folder: str | os.PathLike[str] | None = None,
-    held: Callable[[str], bool] = lambda name: False,
+    held: Collection[str] = (),
     assets: bool = True,
     prepare: Callable[[Path, Path | None], object] = lambda snapshot, journal: None,
 ) -> Generator[Belongings]:
@@ -129,8 +129,8 @@ def gather(
         Where the copies of database and journal are kept until the end of the ``with``
         block; by default in the folder for temporary files.
     held
-        Says whether the copy has a file or folder of this name already; it is referred
-        to then, although it is no longer here.
+        Names of files and folders that the copy has already; they are referred to then,
+        although they are no longer here.
     assets
         Take what lies outside of the beamtime's folder too. Of a file that others have
         made, look at ``belongings.assets`` first: its documents can name any path.
@@ -156,7 +156,10 @@ def gather(
             prepare(snapshot, journal)
         finder = AssetFinder(
             database.parent,
-            (f"{stem}.zarr", f"{stem}_files"),
+            (
+                *(f"{stem}.zarr", f"{stem}_files", f"{stem}.journal.jsonl"),
+                *(f"{database.name}{ending}" for ending in ("", "-wal", "-shm")),
+            ),
             f"{stem}_outside",
             held,
         )
@@ -165,9 +168,9 @@ def gather(
             closing(sqlite3.connect(snapshot)) as connection,
         ):
             found = finder.look(connection)
-            inside = tuple(a for a in found.assets if not _is_outside(a, stem))
-            if assets:
-                _move(connection, found.moves)
+            inside = tuple(a for a in found.assets if _is_inside(a, database.parent))
+            moves = [move for move in found.moves if assets or not move.outside]
+            _move(connection, moves)
         yield Belongings(
             database=database,
             snapshot=snapshot,
@@ -193,8 +196,9 @@ def _workspace(
         ) from error
 
 
-def _is_outside(asset: Asset, stem: str) -> bool:
-    return asset.name.startswith(f"{stem}_outside/")
+def _is_inside(asset: Asset, folder: Path) -> bool:
+    # By where it is: a restored beamtime has what was outside once in its own folder.
+    return asset.path == folder / asset.name
 
 
 def _copy_journal(journal: Path, workspace: str) -> Path | None:
@@ -213,12 +217,13 @@ def _copy_journal(journal: Path, workspace: str) -> Path | None:
     return copy
 
 
-def _move(connection: sqlite3.Connection, moves: tuple[Move, ...]) -> None:
+def _move(connection: sqlite3.Connection, moves: Iterable[Move]) -> None:
     with connection:
         for move in moves:
+            columns = ", ".join(f'"{column}" = ?' for column in move.values)
             connection.execute(
-                f'UPDATE "{move.table}" SET "{move.column}" = ? WHERE uid = ?',
-                (move.value, move.uid),
+                f'UPDATE "{move.table}" SET {columns} WHERE uid = ?',
+                (*move.values.values(), move.uid),
             )
 
 

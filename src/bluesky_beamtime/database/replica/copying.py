@@ -173,7 +173,7 @@ class Copier:
                 connection,
                 schema.resources,
                 [self._places.resource(row) for row in resources],
-                replaced("uid", ["root"]),
+                replaced("uid", ["root", "resource_path"]),
             )
             self._cursor.move(connection, PARENTS, position, None)
         self._cursor.moved(PARENTS, position, None)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bluesky_beamtime.database.decoding import decode
+from bluesky_beamtime.database.resource_places import place_of
 from bluesky_beamtime.database.uris import from_stored, is_relative
 
 Row = dict[str, Any]
@@ -67,7 +68,6 @@ class Places:
         root = row["root"]
         if not root or Path(root).is_absolute():
             return row
-        original = decode(row["document"]).get("root")
-        if original == root:
+        if place_of(decode(row["document"])) == (root, row["resource_path"]):
             return row
         return {**row, "root": str(self.path.parent / root)}
