@@ -222,3 +222,19 @@ def test_where_a_relative_place_was_meant_is_not_made_up(
         assert found.assets == ()
     for name in cases:
         assert resource(path, name) == resource(path, name, original=True)
+
+
+def test_chosen_runs_bring_the_files_whose_beginning_they_name(tmp_path: Path) -> None:
+    path = tmp_path / "beamline" / "x.db"
+    cases = {
+        "one": Case("{home}/x_files", "one_", "{home}/x_files/one_", ("1", "2")),
+        "two": Case("{home}/x_files", "two", "{home}/x_files/two"),
+        "three": Case("{home}/x_files", "two_", "{home}/x_files/two_", ("1",)),
+    }
+    record(path, tmp_path / "disk", cases)
+    with Beamtime(path, mode="r") as beamtime:
+        chosen = [run for run in beamtime if run.start["case"] != "three"]
+        taken = beamtime.take_home(tmp_path / "home", runs=chosen)
+    names = sorted(os.listdir(taken.path / "x_files"))
+    assert names == ["one_1", "one_2", "two"]
+    assert taken.problems == ()

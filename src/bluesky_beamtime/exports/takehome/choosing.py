@@ -92,6 +92,7 @@ def files_of(database: Path, stem: str) -> Callable[[Belonging], bool]:
         Name of the beamtime, with which its folders begin.
     """
     roots: set[str] = set()
+    beginnings: set[str] = set()
     with closing(sqlite3.connect(database)) as connection:
         for (uri,) in connection.execute("SELECT uri FROM stream_resources"):
             if is_relative(uri):
@@ -102,7 +103,8 @@ def files_of(database: Path, stem: str) -> Callable[[Belonging], bool]:
             roots.add(os.path.normpath(f"{stem}.zarr/{group}"))
         query = "SELECT coalesce(root, ''), resource_path FROM resources"
         for root, path in connection.execute(query):
-            roots.add(os.path.normpath(os.path.join(root, path or "")))
+            beginnings.add(os.path.normpath(os.path.join(root, path or "")))
+    roots |= beginnings
     groups = {above for root in roots for above in _above(root)}
 
     def belongs(file: Belonging) -> bool:
@@ -111,7 +113,14 @@ def files_of(database: Path, stem: str) -> Callable[[Belonging], bool]:
         folder, _, name = file.name.rpartition("/")
         if name == METADATA_FILE and (folder in groups or "/" not in folder):
             return True
-        return any(place in roots for place in (file.name, *_above(file.name)))
+        if any(place in roots for place in (file.name, *_above(file.name))):
+            return True
+        # Some old resources name the beginning that several files have in common.
+        return any(
+            f"{folder}/{name[:length]}" in beginnings
+            and not file.path.with_name(name[:length]).exists()
+            for length in range(1, len(name))
+        )
 
     return belongs
 
