@@ -42,7 +42,12 @@ def relative_to(path: Path, folder: Path) -> Path | None:
     """Return ``path`` relative to ``folder``, None if it does not lie inside."""
     if ".." in path.parts or "\0" in str(path):
         return None
-    for candidate in (path, Path(os.path.realpath(path))):
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError:
+        # Half a character, which no disk has.
+        return None
+    for candidate in (path, real):
         if candidate != folder and candidate.is_relative_to(folder):
             return candidate.relative_to(folder)
     return None
