@@ -32,8 +32,9 @@ class HandedOutRun(ABC):
         Parameters
         ----------
         original
-            Give URIs as they were emitted. By default those inside the beamtime's
-            folder follow it when it moves.
+            Give URIs and paths as they were emitted. By default those inside the
+            beamtime's folder follow it when it moves, and in an archive or a folder
+            that was taken home all lead to the files that came along.
 
         Raises
         ------
