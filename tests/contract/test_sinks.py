@@ -466,6 +466,61 @@ async def test_D_43_raise_refuses_the_batch(table: Kind, tmp_path: Path) -> None
         table.make(tmp_path, schema="anything")
 
 
+def of_two_devices(number: int) -> list[DaqReading]:
+    """Return what an event of a detector and a motor becomes."""
+    units = {"position": "mm"}
+    values = {"position": number / 4}
+    return [
+        make_reading(number),
+        make_reading(number, device="motor", values=values, units=units),
+    ]
+
+
+@pytest.mark.parametrize("schema", ["drop", "raise"])
+async def test_D_43_the_first_call_fixes_the_columns_of_all_its_readings(
+    table: Kind, tmp_path: Path, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D-43: of each device; what comes later has no more, also after reopening."""
+    async with table.make(tmp_path, schema=schema) as sink:
+        await sink.write_many(of_two_devices(0))
+        await sink.write_many(of_two_devices(1)[::-1])
+    async with table.make(tmp_path, schema=schema, append=True) as sink:
+        await sink.write_many([*of_two_devices(2), *of_two_devices(3)])
+        if schema == "raise":
+            with pytest.raises(SinkSchemaError, match="'new'"):
+                await sink.write_many([WIDER])
+        else:
+            await sink.write_many([WIDER])
+    readings = [
+        *of_two_devices(0),
+        *of_two_devices(1)[::-1],
+        *of_two_devices(2),
+        *of_two_devices(3),
+    ]
+    rows = expected([*readings, WIDER] if schema == "drop" else readings)
+    for row in rows:
+        row.pop("new", None)
+    assert same(table.rows(sink), rows)
+    warned = [r.__dict__["column"] for r in caplog.records if r.levelname == "WARNING"]
+    assert warned == (["new"] if schema == "drop" else [])
+
+
+async def test_D_43_columns_have_one_order_however_the_calls_are_cut(
+    table: Kind, tmp_path: Path
+) -> None:
+    """D-43: so that a live table is that of an export, which cuts elsewhere."""
+    readings = [r for number in range(3) for r in of_two_devices(number)]
+    async with table.make(tmp_path) as sink:
+        for reading in readings[:3]:
+            await sink.write_many([reading])
+        await sink.write_many(readings[3:])
+    assert same(table.rows(sink), expected(readings))
+    columns = sink.columns
+    async with table.make(tmp_path / "other") as sink:
+        await sink.write_many(readings)
+    assert sink.columns == columns
+
+
 async def test_D_07_channels_named_like_columns_overwrite_nothing(
     kind: Kind, tmp_path: Path
 ) -> None:

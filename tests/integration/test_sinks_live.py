@@ -119,6 +119,24 @@ async def test_export_from_the_database_is_the_live_table(
     )
 
 
+@pytest.mark.parametrize("schema", ["drop", "raise"])
+def test_the_first_event_fixes_the_columns_of_all_its_objects(
+    RE: Any, devices: Any, subscribe: Any, tmp_path: Path, schema: Any
+) -> None:
+    """D-43: the readings of an event come together, however fast events come."""
+    det, motor = devices
+    path = tmp_path / "live.csv"
+    live = subscribe(CsvSink(path, schema=schema))
+    RE(bp.scan([det], motor, -1, 1, 5))
+    live.close()
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["motor"] for row in rows if row["device"] == "motor"] == [
+        str(step) for step in (-1.0, -0.5, 0.0, 0.5, 1.0)
+    ]
+    assert all(row["det"] for row in rows if row["device"] == "det")
+
+
 def test_one_sink_takes_several_runs_until_it_is_closed(
     RE: Any, devices: Any, subscribe: Any, tmp_path: Path
 ) -> None:

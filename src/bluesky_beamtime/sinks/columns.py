@@ -14,7 +14,7 @@ logger = logging.getLogger("bluesky_beamtime.sinks")
 
 
 class Columns:
-    """The columns of one table: those of its first batch, and those that came later.
+    """The columns of one table: those of its first call, and those that came later.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Columns:
     target
         The table, for messages.
     names
-        Columns that are there already; None if the first batch decides.
+        Columns that are there already; None if the first call decides.
     """
 
     def __init__(
@@ -41,6 +41,26 @@ class Columns:
         # Which column of the batches a column of the table was made for.
         self._made_for: dict[str, str] = {}
 
+    def learn(self, batches: Iterable[Sequence[str]]) -> list[str]:
+        """Note the columns that batches of one call add, and return their names.
+
+        The first call decides with all of its batches: each event of two devices has
+        two. Their order is that of calls with a batch each.
+
+        Raises
+        ------
+        SinkSchemaError
+            There are some, it is not the first call, and the policy is ``"raise"``.
+        """
+        policy = "evolve" if self.names is None else self.policy
+        learnt: list[str] = []
+        for columns in batches:
+            new = self._missing(columns, policy)
+            if new or self.names is None:
+                self.add(new)
+                learnt += new
+        return learnt
+
     def missing(self, columns: Sequence[str]) -> list[str]:
         """Return the names that a batch would add to the table; changes nothing.
 
@@ -49,6 +69,9 @@ class Columns:
         SinkSchemaError
             There are some, and the policy is ``"raise"``.
         """
+        return self._missing(columns, self.policy)
+
+    def _missing(self, columns: Sequence[str], policy: SchemaPolicy) -> list[str]:
         if self.names is None:
             return self._named(columns, [])
         if tuple(columns) in self._places:
@@ -58,14 +81,14 @@ class Columns:
         new = [name for name, there in zip(columns, found, strict=True) if not there]
         if not new:
             return []
-        if self.policy == "raise":
+        if policy == "raise":
             raise SinkSchemaError(
                 f"{self.target} has no column {', '.join(map(repr, new))}; nothing of "
                 "this batch was written. schema='evolve' adds columns, schema='drop' "
                 "leaves them out",
                 context=ErrorContext(target=self.target),
             )
-        if self.policy == "drop":
+        if policy == "drop":
             for name in new:
                 if name not in self._dropped:
                     self._dropped.add(name)

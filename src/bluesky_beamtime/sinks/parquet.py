@@ -224,10 +224,7 @@ class ParquetSink(ThreadedSink):
         batches = reading_batches(readings)
         before = self._columns.names
         try:
-            for batch in batches:
-                new = self._columns.missing(batch.columns)
-                if new or self._columns.names is None:
-                    self._columns.add(new)
+            self._columns.learn(batch.columns for batch in batches)
             rows = [
                 row
                 for batch in batches

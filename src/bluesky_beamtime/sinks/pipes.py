@@ -46,7 +46,7 @@ async def pipe(
     sink
         An open sink; it stays open.
     batch_size
-        Readings of a full batch.
+        Readings of a full batch. A sink that adds no columns has those of the first.
     flush_interval_s
         Seconds that a reading waits at most.
 

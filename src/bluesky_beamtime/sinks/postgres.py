@@ -221,7 +221,7 @@ class PostgresSink(AsyncOnly):
         items = checked_readings(self, items)
         self._check("write_many", items)
         if items:
-            batches = [("readings", batch) for batch in reading_batches(items)]
+            batches = {"readings": reading_batches(items)}
             await self._write("write_many", batches, items)
 
     async def write(self, block: DaqBlock) -> None:
@@ -238,11 +238,11 @@ class PostgresSink(AsyncOnly):
         """
         check_block(self, "write", block)
         self._check("write", [block])
-        batches = [("blocks", Batch(SUMMARY_COLUMNS, [summary_values(block)]))]
+        batches = {"blocks": [Batch(SUMMARY_COLUMNS, [summary_values(block)])]}
         if self._samples:
             rows = list(block_values(block, text=False))
-            batch = Batch(BLOCK_COLUMNS, rows, sample_type(block.data.dtype))
-            batches.append(("samples", batch))
+            kind = sample_type(block.data.dtype)
+            batches["samples"] = [Batch(BLOCK_COLUMNS, rows, kind)]
         elif not self._warned:
             self._warned = True
             extra = {"target": self.target, "table": self._config.table_blocks}
@@ -268,7 +268,7 @@ class PostgresSink(AsyncOnly):
             )
 
     async def _write(
-        self, operation: str, batches: list[tuple[str, Batch]], records: list[Any]
+        self, operation: str, batches: dict[str, list[Batch]], records: list[Any]
     ) -> None:
         async with self._turn:
             self._check(operation, records)
@@ -291,9 +291,10 @@ class PostgresSink(AsyncOnly):
                 if isinstance(error, Exception):
                     self._fail(operation, error, records)
                 raise
-            self._rows_written += sum(len(batch.rows) for _, batch in batches)
+            rows = [batch.rows for each in batches.values() for batch in each]
+            self._rows_written += sum(map(len, rows))
 
-    async def _insert(self, batches: list[tuple[str, Batch]]) -> None:
+    async def _insert(self, batches: dict[str, list[Batch]]) -> None:
         async with self._pool.acquire() as connection:
             if self._changed:
                 tables = list(self._tables.values())
@@ -301,12 +302,12 @@ class PostgresSink(AsyncOnly):
                 self._changed = False
             change = Change(connection)
             # A single COPY is whole in itself, and spares two round trips.
-            if len(batches) > 1:
+            if sum(map(len, batches.values())) > 1:
                 await change.begin()
             async with change:
-                for kind, batch in batches:
+                for kind, each in batches.items():
                     table = self._tables[kind]
-                    await table.insert(change, batch, careful=self._careful)
+                    await table.insert(change, each, careful=self._careful)
 
     def _restore(self, before: dict[str, Any]) -> None:
         for kind, state in before.items():

@@ -120,21 +120,22 @@ class PostgresTable:
         self.columns.add(())
         self.columns.names, self.types = state
 
-    async def insert(self, change: Change, batch: Batch, *, careful: bool) -> None:
-        """Insert rows; make the table, columns and types that they need.
+    async def insert(
+        self, change: Change, batches: list[Batch], *, careful: bool
+    ) -> None:
+        """Insert the rows of one call; make the table, columns and types they need.
 
         Unless careful, values are not looked at that the driver refuses if they are
         not of their column's type. It raises then, and nothing was committed.
         """
-        if any(len(name) > 15 for name in batch.columns):
-            short = tuple(map(_short, batch.columns))
-            batch = Batch(short, batch.rows, batch.value_type)
-        await self._make_place(change, batch)
-        rows = self.columns.fit(batch.columns, batch.rows)
-        names = self.columns.names or []
-        if not (batch.value_type and self._holds_samples(batch.value_type)):
-            rows = await self._fitted(change, names, rows, careful)
-        await self._send(change, names, rows)
+        batches = list(map(_with_short_names, batches))
+        await self._make_place(change, batches)
+        for batch in batches:
+            rows = self.columns.fit(batch.columns, batch.rows)
+            names = self.columns.names or []
+            if not (batch.value_type and self._holds_samples(batch.value_type)):
+                rows = await self._fitted(change, names, rows, careful)
+            await self._send(change, names, rows)
 
     def _holds_samples(self, value_type: type) -> bool:
         """Return whether samples of a type need no look at each, nor a change."""
@@ -170,7 +171,7 @@ class PostgresTable:
                 )
         return list(zip(*columns, strict=True)) if changed else rows
 
-    async def _make_place(self, change: Change, batch: Batch) -> None:
+    async def _make_place(self, change: Change, batches: list[Batch]) -> None:
         """Add a table, or the columns that it lacks."""
         first = self.columns.names is None
         may = self._config.create_tables
@@ -179,12 +180,13 @@ class PostgresTable:
                 f"{self._target} has no table {self.name!r}; make it, or let the sink "
                 "do it with create_tables=True"
             )
-        if not self.columns.missing(batch.columns):
+        columns = [batch.columns for batch in batches]
+        if not any(map(self.columns.missing, columns)):
             return
         # Another sink may have made what is missing.
         await look(change.connection, self._config.schema, [self])
         first = self.columns.names is None
-        new = self.columns.missing(batch.columns)
+        new = self.columns.learn(columns)
         if not new:
             return
         if not may:
@@ -193,12 +195,16 @@ class PostgresTable:
                 f"{', '.join(map(repr, new))}; schema='drop' leaves it out, "
                 "create_tables=True lets the sink add it"
             )
-        names = list(self.columns.names or ()) + new
-        self.columns.add(new)
         # What does not fit the types that these suggest widens them.
-        rows = self.columns.fit(batch.columns, batch.rows[:100])
-        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-        self.types.update({name: column_type(name, columns[name]) for name in new})
+        rows = [
+            row
+            for batch in batches
+            for row in self.columns.fit(batch.columns, batch.rows[:100])
+        ]
+        values = dict(
+            zip(self.columns.names or (), zip(*rows, strict=True), strict=True)
+        )
+        self.types.update({name: column_type(name, values[name]) for name in new})
         defined = [f"{quote(name)} {self.types[name]}" for name in new]
         connection = await change.begin()
         if first:
@@ -274,6 +280,12 @@ async def look(connection: Any, schema: str, tables: Sequence[PostgresTable]) ->
         found[row["table_name"]][row["column_name"]] = row["data_type"]
     for table in tables:
         table.has(found[table.name])
+
+
+def _with_short_names(batch: Batch) -> Batch:
+    if not any(len(name) > 15 for name in batch.columns):
+        return batch
+    return Batch(tuple(map(_short, batch.columns)), batch.rows, batch.value_type)
 
 
 def _short(name: str) -> str:

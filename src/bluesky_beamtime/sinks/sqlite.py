@@ -234,31 +234,31 @@ class SqliteSink(ThreadedSink):
 
     def _write_readings(self, readings: list[DaqReading]) -> None:
         if readings:
-            self._insert(
-                [("readings", b) for b in reading_batches(readings, text=True)]
-            )
+            self._insert({"readings": reading_batches(readings, text=True)})
 
     def _write_block(self, block: DaqBlock) -> None:
         summary = tuple(map(as_text, summary_values(block)))
-        batches = [("blocks", Batch(SUMMARY_COLUMNS, [summary]))]
+        batches = {"blocks": [Batch(SUMMARY_COLUMNS, [summary])]}
         if self._samples:
             rows = list(block_values(block))
-            batches.append(("samples", Batch(BLOCK_COLUMNS, rows)))
+            batches["samples"] = [Batch(BLOCK_COLUMNS, rows)]
         elif not self._warned:
             self._warned = True
             extra = {"path": str(self._path), "table": self._names["blocks"]}
             logger.warning("sinks.sqlite.samples_not_stored", extra=extra)
         self._insert(batches)
 
-    def _insert(self, batches: list[tuple[str, Batch]]) -> None:
+    def _insert(self, batches: dict[str, list[Batch]]) -> None:
         connection = self._connection
         assert connection is not None
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Another sink may have added to the tables since.
             self._look(connection)
-            for kind, batch in batches:
-                self._insert_batch(connection, kind, batch)
+            for kind, each in batches.items():
+                self._make_place(connection, kind, each)
+                for batch in each:
+                    self._insert_batch(connection, kind, batch)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -266,14 +266,17 @@ class SqliteSink(ThreadedSink):
             # What was added to them is not there.
             self._schema_version = None
             raise
-        self._rows_written += sum(len(batch.rows) for _, batch in batches)
+        self._rows_written += sum(
+            len(batch.rows) for each in batches.values() for batch in each
+        )
 
-    def _insert_batch(
-        self, connection: sqlite3.Connection, kind: str, batch: Batch
+    def _make_place(
+        self, connection: sqlite3.Connection, kind: str, batches: list[Batch]
     ) -> None:
+        """Add a table, or the columns that it lacks."""
         columns, table = self._tables[kind], quote(self._names[kind])
         first = columns.names is None
-        new = columns.missing(batch.columns)
+        new = columns.learn(batch.columns for batch in batches)
         if first:
             defined = ", ".join(define(name) for name in new)
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({defined})")
@@ -281,8 +284,12 @@ class SqliteSink(ThreadedSink):
             for name in new:
                 connection.execute(f"ALTER TABLE {table} ADD COLUMN {define(name)}")
         if new:
-            columns.add(new)
             self._statements.pop(kind, None)
+
+    def _insert_batch(
+        self, connection: sqlite3.Connection, kind: str, batch: Batch
+    ) -> None:
+        columns, table = self._tables[kind], quote(self._names[kind])
         rows = columns.fit(batch.columns, batch.rows)
         statement = self._statements.get(kind)
         if statement is None:

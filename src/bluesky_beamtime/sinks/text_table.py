@@ -211,13 +211,8 @@ class TextTableSink(ThreadedSink):
                 "since their columns differ"
             )
         before = self._columns.names
-        new: list[str] = []
         try:
-            for batch in batches:
-                names = self._columns.missing(batch.columns)
-                if names or self._columns.names is None:
-                    self._columns.add(names)
-                    new += names
+            new = self._columns.learn(batch.columns for batch in batches)
             data = b"".join(
                 self._format(self._columns.fit(batch.columns, batch.rows))
                 for batch in batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,24 @@ def test_D_43_a_number_is_not_taken_for_the_name_of_another(
     assert columns.missing(last) == []
     (found,) = columns.fit(last, [last])
     assert found == tuple(name if name in last else None for name in row)
+
+
+@pytest.mark.parametrize("policy", ["evolve", "drop", "raise"])
+def test_D_43_the_first_call_decides_with_all_of_its_batches(policy: Any) -> None:
+    """D-43: whatever the policy is, and in the order of calls with a batch each."""
+    columns = Columns(policy, "x")
+    assert columns.learn([("a", "b"), ("a", "c"), ("b", "c")]) == ["a", "b", "c"]
+    assert columns.fit(("b", "c"), [(2, 3)]) == [(None, 2, 3)]
+    if policy == "evolve":
+        assert columns.learn([("a",), ("d", "a"), ("e", "d")]) == ["d", "e"]
+    elif policy == "drop":
+        assert columns.learn([("a",), ("d", "a")]) == []
+    else:
+        with pytest.raises(SinkSchemaError, match="'d'"):
+            columns.learn([("a",), ("d", "a")])
+    empty = Columns(policy, "x")
+    assert empty.learn([()]) == []
+    assert empty.names == []
 
 
 def test_D_43_raise_names_every_column_that_is_not_there() -> None:
