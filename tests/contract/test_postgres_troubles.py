@@ -44,7 +44,8 @@ def config(url: str, schema: str, **options: Any) -> PostgresConfig:
 def ask(url: str, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")
-        return connection.execute(query).fetchall()  # type: ignore[arg-type]
+        cursor = connection.execute(query)  # type: ignore[arg-type]
+        return cursor.fetchall() if cursor.description else []
 
 
 def reading(number: int, **values: Any) -> DaqReading:
@@ -98,6 +99,77 @@ async def test_D_64_sinks_of_one_table_learn_each_others_columns(url: str) -> No
         (7, None, 0.5, None),
         (8, None, 8.0, None),
     ]
+
+
+@pytest.mark.parametrize("use_copy", [True, False])
+async def test_D_64_sinks_that_change_a_table_at_the_same_time_wait_for_each_other(
+    url: str, use_copy: bool
+) -> None:
+    """D-53, D-64: the table, a column and a type are made once, and no batch is lost.
+
+    Two kinds of readings in each call: who has written and then changes the table waits
+    for the other.
+    """
+    for _ in range(8):
+        schema = new_schema(url)
+        sinks = [PostgresSink(config(url, schema, use_copy=use_copy)) for _ in range(3)]
+        await asyncio.gather(*(sink.open() for sink in sinks))
+        calls: list[dict[str, Any]] = [
+            {"a": 1},
+            {"a": 1, "new": 1},
+            {"a": 0.5, "new": 2**70},
+            {"a": "text", "new": 0.5},
+        ]
+        try:
+            for number, values in enumerate(calls):
+                batch = [reading(number), reading(number, **values)]
+                await asyncio.gather(*(sink.write_many(batch) for sink in sinks))
+        finally:
+            await asyncio.gather(*(sink.close() for sink in sinks))
+        rows = ask(
+            url, f"SELECT a, new FROM {schema}.readings ORDER BY n, a NULLS LAST"
+        )
+        wanted = [("1", None), ("1", 1), ("0.5", 2**70), ("text", Decimal("0.5"))]
+        assert rows == [r for row in wanted for r in [row] * 3 + [(None, None)] * 3]
+
+
+@pytest.mark.parametrize("use_copy", [True, False])
+async def test_D_44_what_another_sink_has_widened_is_not_narrowed(
+    url: str, use_copy: bool
+) -> None:
+    """D-44, D-64: a number with all its digits, a text that looks like a number."""
+    schema = new_schema(url)
+    a, b = (PostgresSink(config(url, schema, use_copy=use_copy)) for _ in range(2))
+    async with a, b:
+        await a.write_many([reading(1, x=1, y=1)])
+        await b.write_many([reading(2, x=2, y=2)])
+        await a.write_many([reading(3, x=2**70 + 1, y="007")])
+        await b.write_many([reading(4, x=0.5, y=0.5)])
+    found = ask(url, f"SELECT x, y FROM {schema}.readings ORDER BY n")
+    assert found == [
+        (1, "1"),
+        (2, "2"),
+        (2**70 + 1, "007"),
+        (Decimal("0.5"), "0.5"),
+    ]
+
+
+async def test_D_64_what_a_server_isolates_by_default_does_not_hide_a_change(
+    postgres_server: PostgresTestServer,
+) -> None:
+    """D-64: what the other sink has made is seen once its turn is over."""
+    pytest.importorskip("asyncpg", reason="the extra postgres is not installed")
+    name = "isolated"
+    url = postgres_server.create_database(name)
+    ask(url, f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
+    for _ in range(8):
+        schema = new_schema(url)
+        a, b = (PostgresSink(config(url, schema)) for _ in range(2))
+        async with a, b:
+            for number, values in enumerate(({}, {"x": 1}, {"x": 0.5})):
+                batch = [reading(number, **values)]
+                await asyncio.gather(a.write_many(batch), b.write_many(batch))
+        assert ask(url, f"SELECT count(*) FROM {schema}.readings") == [(6,)]
 
 
 @pytest.mark.parametrize("use_copy", [True, False])

@@ -61,9 +61,22 @@ class Change:
     async def begin(self) -> Any:
         """Begin a transaction, if there is none yet, and return the connection."""
         if self._transaction is None:
-            self._transaction = self.connection.transaction()
-            await self._transaction.start()
+            # Whatever the server's default is: what others committed has to be seen.
+            transaction = self.connection.transaction(isolation="read_committed")
+            self._transaction = transaction
+            await transaction.start()
         return self.connection
+
+    async def alone_with(self, table: str) -> Any:
+        """Keep other sinks from changing a table until this change is committed.
+
+        The lock belongs to the transaction, so that it holds behind a pooler as well.
+        """
+        connection = await self.begin()
+        key = hashlib.sha256(table.encode()).digest()[:8]
+        number = int.from_bytes(key, "big", signed=True)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", number)
+        return connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,12 +143,28 @@ class PostgresTable:
         """
         batches = list(map(_with_short_names, batches))
         await self._make_place(change, batches)
-        for batch in batches:
-            rows = self.columns.fit(batch.columns, batch.rows)
-            names = self.columns.names or []
-            if not (batch.value_type and self._holds_samples(batch.value_type)):
-                rows = await self._fitted(change, names, rows, careful)
+        for names, rows in await self._ready(change, batches, careful):
             await self._send(change, names, rows)
+
+    async def _ready(
+        self, change: Change, batches: list[Batch], careful: bool
+    ) -> list[tuple[list[str], list[Any]]]:
+        """Return names and rows, when every column has a type that holds them.
+
+        Before the first are sent: of two sinks that have sent rows to a table, neither
+        can change it until the other is through.
+        """
+        while True:
+            before = dict(self.types)
+            ready: list[tuple[list[str], list[Any]]] = []
+            for batch in batches:
+                rows = self.columns.fit(batch.columns, batch.rows)
+                names = self.columns.names or []
+                if not (batch.value_type and self._holds_samples(batch.value_type)):
+                    rows = await self._fitted(change, names, rows, careful)
+                ready.append((names, rows))
+            if self.types == before:
+                return ready
 
     def _holds_samples(self, value_type: type) -> bool:
         """Return whether samples of a type need no look at each, nor a change."""
@@ -183,8 +212,8 @@ class PostgresTable:
         columns = [batch.columns for batch in batches]
         if not any(map(self.columns.missing, columns)):
             return
-        # Another sink may have made what is missing.
-        await look(change.connection, self._config.schema, [self])
+        # Another sink may have made what is missing, or do so now.
+        await self._look(change, alone=may)
         first = self.columns.names is None
         new = self.columns.learn(columns)
         if not new:
@@ -206,17 +235,26 @@ class PostgresTable:
         )
         self.types.update({name: column_type(name, values[name]) for name in new})
         defined = [f"{quote(name)} {self.types[name]}" for name in new]
-        connection = await change.begin()
         if first:
-            await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {self._sql()} ({', '.join(defined)})"
-            )
+            sql = f"CREATE TABLE IF NOT EXISTS {self._sql()} ({', '.join(defined)})"
         else:
             added = ", ".join(f"ADD COLUMN {each}" for each in defined)
-            await connection.execute(f"ALTER TABLE {self._sql()} {added}")
+            sql = f"ALTER TABLE {self._sql()} {added}"
+        await change.connection.execute(sql)
+
+    async def _look(self, change: Change, *, alone: bool) -> None:
+        """Learn what the table has now; alone, nothing of that changes any more."""
+        if alone:
+            await change.alone_with(self._sql())
+        await look(change.connection, self._config.schema, [self])
+        # The driver remembers types by the text of a statement.
+        await change.connection.reload_schema_state()
 
     async def _widen(self, change: Change, name: str, values: Sequence[Any]) -> str:
-        """Give a column a type that holds new values too, and return it."""
+        """Give a column a type that holds new values too, and return it.
+
+        What another sink has made of it meanwhile is never narrowed again.
+        """
         there, wanted = self.types[name], needed(values) or "text"
         if not self._config.create_tables or self.columns.policy != "evolve":
             raise SinkSchemaError(
@@ -224,15 +262,16 @@ class PostgresTable:
                 f"and cannot hold values that need {wanted}; change its type, or let "
                 "the sink do it with create_tables=True and schema='evolve'"
             )
+        await self._look(change, alone=True)
+        there = self.types.get(name, there)
+        if fits(there, values):
+            return there
         kind = widened(there, wanted)
         expression = conversion(quote(name), there, kind)
-        connection = await change.begin()
-        await connection.execute(
+        await change.connection.execute(
             f"ALTER TABLE {self._sql()} ALTER COLUMN {quote(name)} "
             f"TYPE {kind} USING {expression}"
         )
-        # The driver remembers types by the text of a statement.
-        await connection.reload_schema_state()
         self.types[name] = kind
         return kind
 
