@@ -586,6 +586,71 @@ async def test_status_and_metadata_are_kept(kind: Kind, tmp_path: Path) -> None:
     assert json.loads(full["metadata"]) == {"run": "ü", "limit": {"$float": "inf"}}
 
 
+HALF, ZEROS = "\ud83d cut", "EPICS\0\0"
+
+
+async def test_D_63_text_that_is_no_utf_8_is_kept_as_its_escape(
+    kind: Kind, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """D-07, D-49, D-63: wherever it stands; a beamtime holds it, and its exports too.
+
+    A zero in a text becomes a sign where it cannot be stored.
+    """
+    odd = make_reading(
+        1,
+        device=f"d{HALF}",
+        task=f"t{HALF}",
+        values={"text": HALF, "zeros": ZEROS, f"x{HALF}": 2**70},
+        units={"text": HALF},
+        error=ValueError(f"e{HALF}"),
+        sensor_status={"text": HALF},
+        metadata={HALF: [HALF, {"deep": HALF}]},
+    )
+    others = [make_reading(n, values={"text": "ü"}, units={}) for n in (0, 2, 3)]
+    async with kind.make(tmp_path) as sink:
+        await sink.write_many([others[0], odd, others[1]])
+        await sink.write_many(others[2:])
+    rows = kind.rows(sink)
+    wanted = expected([others[0], odd, *others[1:]])
+    if kind.file:
+        server = request.node.callspec.params["kind"] == "postgres"
+        wanted = [{k: stored(v, server) for k, v in row.items()} for row in wanted]
+        assert "\\ud83d cut" in [row["text"] for row in rows]
+    else:
+        assert sink.readings[1] is odd
+    assert "x\\ud83d cut" in rows[0]
+    assert [list(map(str, row.values())) for row in rows] == [
+        list(map(str, row.values())) for row in wanted
+    ]
+
+
+def stored(value: Any, server: bool) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.encode(errors="backslashreplace").decode()
+    return text.replace("\0", "\u2400") if server else text
+
+
+async def test_D_63_text_of_a_block_that_is_no_utf_8_is_kept_as_its_escape(
+    kind: Kind, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """D-10, D-63: names of channels and units as well."""
+    name = request.node.callspec.params["kind"]
+    block = make_block(
+        device=HALF,
+        task=f"t{HALF}",
+        channels=(HALF, "b"),
+        units={HALF: HALF, "b": "A"},
+        error=ValueError(HALF),
+    )
+    async with kind.make(tmp_path, **BLOCK_OPTIONS.get(name, {})) as sink:
+        await sink.write(block)
+    rows = [_with_times(row) for row in block_to_rows(block)]
+    if kind.file:
+        rows = [{k: stored(v, server=False) for k, v in row.items()} for row in rows]
+    assert same(kind.rows(sink), rows)
+
+
 async def test_D_44_integers_then_floats_lose_nothing(
     table: Kind, tmp_path: Path
 ) -> None:

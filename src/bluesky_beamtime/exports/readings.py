@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from bluesky_beamtime.errors import ExportError, SinkWriteError
+from bluesky_beamtime.errors import ExportError, SinkDependencyError, SinkError
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import refusal
@@ -29,7 +29,7 @@ def write_readings(
     Raises
     ------
     ExportError
-        The run has no readings.
+        The run has no readings, or one that the table cannot hold.
     """
     run = content.run
     total = run.num_events
@@ -47,11 +47,15 @@ def write_readings(
 
     try:
         _run(_write(readings(), sink(path)), given_up)
-    except SinkWriteError as error:
-        number = refusal(error)
-        if number is None:
-            raise
-        raise OSError(number, os.strerror(number), str(path)) from error
+    except SinkDependencyError:
+        raise
+    except SinkError as error:
+        refused = refusal(error)
+        if refused is not None:
+            raise OSError(refused, os.strerror(refused), str(path)) from error
+        raise ExportError(
+            f"{run.label} could not be written as readings: {error.__cause__ or error}"
+        ) from error
     if not number:
         raise ExportError(
             f"{run.label} has no readings; rows='events', jsonl and hdf5 take what "

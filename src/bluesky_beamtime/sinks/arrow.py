@@ -21,7 +21,7 @@ from bluesky_beamtime.sinks.layout import (
     is_text,
 )
 from bluesky_beamtime.sinks.records import DaqBlock
-from bluesky_beamtime.sinks.texts import describe_error, is_one_text
+from bluesky_beamtime.sinks.texts import as_utf8, describe_error, is_one_text
 
 EXACT = 2**53
 """Whole numbers up to this one are exact as floats."""
@@ -66,7 +66,16 @@ def _column(name: str, values: tuple[Any, ...]) -> Any:
 def _text_column(values: tuple[Any, ...]) -> Any:
     if is_one_text(values):
         return _repeated(values[0], len(values))
-    return _arrow().array(values, _arrow().string())
+    return _strings(values)
+
+
+def _strings(values: Sequence[str | None]) -> Any:
+    pa = _arrow()
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        texts = [None if value is None else as_utf8(value) for value in values]
+        return pa.array(texts, pa.string())
 
 
 def _time_column(values: tuple[datetime | None, ...]) -> Any:
@@ -86,7 +95,7 @@ def _inferred(values: tuple[Any, ...]) -> Any:
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
     if kinds == {str}:
-        return pa.array(values, pa.string())
+        return _strings(values)
     if kinds == {datetime}:
         return _time_column(values)
     if kinds <= {bool, int}:
@@ -98,8 +107,7 @@ def _inferred(values: tuple[Any, ...]) -> Any:
         if float in kinds and _within(whole, -EXACT, EXACT):
             floats = [None if value is None else float(value) for value in values]
             return pa.array(floats, pa.float64())
-    texts = [None if value is None else as_word(value) for value in values]
-    return pa.array(texts, pa.string())
+    return _strings([None if value is None else as_word(value) for value in values])
 
 
 def _within(numbers: Iterable[int | None], least: int, most: int) -> bool:
@@ -151,7 +159,7 @@ def _times(block: DaqBlock) -> tuple[Any, Any]:
 
 def _repeated(value: str | None, count: int) -> Any:
     pa = _arrow()
-    return pa.repeat(pa.scalar(value, pa.string()), count)
+    return pa.repeat(_strings([value])[0], count)
 
 
 def _each(values: Sequence[str | None], count: int) -> Any:

@@ -21,10 +21,11 @@ class CsvSink(TextTableSink):
 
     UTF-8, commas, ``\n`` after each row, fields quoted where they must be. Floats have
     all their digits; NaN is ``nan``, an infinity ``inf``; what is not there is an empty
-    field, as is empty text. Each call of :meth:`write_many` is one write to the file:
-    when it returns, its rows survive ``kill -9``, and a row that a killed process left
-    half-written is cut off when the file is opened again with ``append=True``. After
-    :meth:`flush` or :meth:`close` they survive a power cut.
+    field, as is empty text; half of a surrogate pair is its escape. Each call of
+    :meth:`write_many` is one write to the file: when it returns, its rows survive
+    ``kill -9``, and a row that a killed process left half-written is cut off when the
+    file is opened again with ``append=True``. After :meth:`flush` or :meth:`close` they
+    survive a power cut.
 
     A new column (``schema="evolve"``) means a new header, and with it a new copy of the
     file, which takes the place of the old one at once or not at all.
@@ -79,7 +80,8 @@ class CsvSink(TextTableSink):
             writer = csv.writer(_Unix(text), lineterminator="\r\n")
             writer.writerows(rows)
             content = text.getvalue()
-        return content.encode()
+        # As `as_utf8` does.
+        return content.encode(errors="backslashreplace")
 
     def _begin(self, names: list[str]) -> bytes:
         return self._format([tuple(names)])

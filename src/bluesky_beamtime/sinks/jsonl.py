@@ -13,7 +13,7 @@ import orjson
 from bluesky_beamtime.errors import SinkSchemaError
 from bluesky_beamtime.sinks.append_file import AppendFile
 from bluesky_beamtime.sinks.text_table import TextTableSink
-from bluesky_beamtime.sinks.texts import as_text, is_one_text
+from bluesky_beamtime.sinks.texts import as_text, as_utf8, is_one_text
 
 _PLAIN = {bool, int, str, type(None)}
 _ZONE = operator.attrgetter("tzinfo")
@@ -24,12 +24,13 @@ class JsonlSink(TextTableSink):
 
     Every line is valid JSON in UTF-8: NaN and the infinities are tagged,
     ``{"$float": "nan"}``, ``"inf"``, ``"-inf"``, as everywhere in a beamtime. Integers
-    have all their digits. The objects have the columns of the table as keys, null where
-    a row has no value; those written before a column came do without it. Each call of
-    :meth:`write_many` is one write to the file: when it returns, its lines survive
-    ``kill -9``, and a line that a killed process left half-written is cut off when the
-    file is opened again with ``append=True``. After :meth:`flush` or :meth:`close` they
-    survive a power cut.
+    have all their digits. In text, half of a surrogate pair becomes its escape as text,
+    which every reader takes. The objects have the columns of the table as keys, null
+    where a row has no value; those written before a column came do without it. Each
+    call of :meth:`write_many` is one write to the file: when it returns, its lines
+    survive ``kill -9``, and a line that a killed process left half-written is cut off
+    when the file is opened again with ``append=True``. After :meth:`flush` or
+    :meth:`close` they survive a power cut.
 
     Parameters
     ----------
@@ -124,9 +125,15 @@ def _ready_value(value: Any) -> Any:
 
 
 def _exact(mapping: dict[str, Any]) -> bytes:
-    """Return JSON with integers of more than 64 bits, which `orjson` refuses."""
+    """Return JSON with what `orjson` refuses.
+
+    That is integers of more than 64 bits, and text that is no UTF-8.
+    """
     text = json.dumps(
-        mapping,
+        {
+            name: as_utf8(value) if isinstance(value, str) else value
+            for name, value in mapping.items()
+        },
         ensure_ascii=False,
         separators=(",", ":"),
         default=datetime.isoformat,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from bluesky_beamtime.sinks.texts import as_utf8
+
 HEAD = (
     "device",
     "task",
@@ -15,6 +17,8 @@ HEAD = (
     "latency_s",
 )
 TAIL = ("error_type", "error_message")
+ZERO = "\u2400"
+"""Stands for a zero where none can be in a text."""
 BLOCK_COLUMNS = (
     "device",
     "task",
@@ -96,8 +100,8 @@ def channel_column(channel: str) -> str:
         channel = f"channel_{channel}_"
     elif not channel or folded in _FIXED or folded.startswith("channel_"):
         channel = f"channel_{channel}"
-    # Neither SQLite nor PostgreSQL takes a zero in a name.
-    return channel.replace("\0", "\u2400")
+    # Neither SQLite nor PostgreSQL takes a zero in a name, and nobody half a character.
+    return as_utf8(channel).replace("\0", ZERO)
 
 
 @lru_cache(maxsize=1024)

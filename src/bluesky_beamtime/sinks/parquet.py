@@ -41,7 +41,8 @@ class ParquetSink(ThreadedSink):
     A block is one row group in the end; readings are gathered into row groups of
     100 000. Times are timestamps (microseconds, UTC). Whole numbers are ``int64``,
     numbers of samples have the type of the block's data. A column whose type changes
-    gets one that holds every value exactly, text if nothing else does.
+    gets one that holds every value exactly, text if nothing else does. In text, half of
+    a surrogate pair becomes its escape.
 
     Parameters
     ----------

@@ -22,13 +22,13 @@ from bluesky_beamtime.sinks.block_rows import block_values, summary_values
 from bluesky_beamtime.sinks.columns import SchemaPolicy
 from bluesky_beamtime.sinks.layout import BLOCK_COLUMNS, SUMMARY_COLUMNS
 from bluesky_beamtime.sinks.misuse import AsyncOnly, check_block, checked_readings
+from bluesky_beamtime.sinks.postgres_calls import Batches, PostgresCalls
 from bluesky_beamtime.sinks.postgres_config import (
     PostgresConfig,
     cleaned,
     connect,
     shown,
 )
-from bluesky_beamtime.sinks.postgres_tables import Change, PostgresTable, look
 from bluesky_beamtime.sinks.postgres_types import sample_type
 from bluesky_beamtime.sinks.records import DaqBlock, DaqReading
 from bluesky_beamtime.sinks.rows import Batch, reading_batches
@@ -41,7 +41,8 @@ class PostgresSink(AsyncOnly):
     committed. Calls from several tasks are carried out one after the other, in their
     order. Values are bound or sent by COPY in binary, names quoted; where the server
     refuses COPY, as for a table with row security, INSERT takes its place. Times are
-    ``timestamptz``; whole numbers ``bigint``, floats ``double precision``.
+    ``timestamptz``; whole numbers ``bigint``, floats ``double precision``. In text,
+    half of a surrogate pair becomes its escape, and a zero ``␀``.
 
     With ``create_tables=True`` tables are made when they are first written to, and a
     column whose type changes gets one that holds every value. Without it the tables
@@ -77,21 +78,13 @@ class PostgresSink(AsyncOnly):
     ) -> None:
         self._config = config
         self._samples = samples
-        self._tables = {
-            kind: PostgresTable(name, config, schema)
-            for kind, name in (
-                ("readings", config.table_readings),
-                ("blocks", config.table_blocks),
-                ("samples", config.table_samples),
-            )
-        }
+        self._calls = PostgresCalls(config, schema)
         self._pool: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
-        self._was_open = self._changed = False
+        self._was_open = False
         self._warned = False
-        self._careful = False
         self._rows_written = 0
 
     @property
@@ -112,7 +105,7 @@ class PostgresSink(AsyncOnly):
     @property
     def columns(self) -> tuple[str, ...] | None:
         """Names of the columns of readings so far; None before the first."""
-        names = self._tables["readings"].columns.names
+        names = self._calls.tables["readings"].columns.names
         return None if names is None else tuple(names)
 
     # ----------------------------------------------------------------------- life
@@ -143,13 +136,13 @@ class PostgresSink(AsyncOnly):
             ) from error
         # A lock belongs to the loop in which somebody first waited for it.
         self._turn = asyncio.Lock()
-        tables = list(self._tables.values())
+        tables = self._calls.tables.values()
         pool: Any = None
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
                 pool = await connect(driver, self._config)
             async with pool.acquire() as connection:
-                await look(connection, self._config.schema, tables)
+                await self._calls.look(connection)
             if not (self._config.create_tables or any(t.types for t in tables)):
                 raise SinkSchemaError(
                     f"{self.target} has none of the tables "
@@ -163,7 +156,7 @@ class PostgresSink(AsyncOnly):
                 self._fail("open", error, [])
             raise
         self._pool, self._was_open = pool, True
-        self._loop, self._changed = asyncio.get_running_loop(), False
+        self._loop = asyncio.get_running_loop()
         logger.info("sinks.postgres.open", extra={"target": self.target})
 
     async def close(self) -> None:
@@ -268,50 +261,16 @@ class PostgresSink(AsyncOnly):
             )
 
     async def _write(
-        self, operation: str, batches: dict[str, list[Batch]], records: list[Any]
+        self, operation: str, batches: Batches, records: list[Any]
     ) -> None:
         async with self._turn:
             self._check(operation, records)
-            before = {kind: table.state() for kind, table in self._tables.items()}
             try:
-                try:
-                    await self._insert(batches)
-                except (TypeError, ValueError, ArithmeticError, AttributeError):
-                    # The driver found a value that its column does not hold. Nothing
-                    # of it was committed: again, with a look at each from now on.
-                    if self._careful:
-                        raise
-                    self._careful = True
-                    self._restore(before)
-                    await self._insert(batches)
-            except BaseException as error:
-                self._restore(before)
-                # Perhaps others have changed the tables.
-                self._changed = True
-                if isinstance(error, Exception):
-                    self._fail(operation, error, records)
-                raise
+                await self._calls.write(self._pool, batches)
+            except Exception as error:
+                self._fail(operation, error, records)
             rows = [batch.rows for each in batches.values() for batch in each]
             self._rows_written += sum(map(len, rows))
-
-    async def _insert(self, batches: dict[str, list[Batch]]) -> None:
-        async with self._pool.acquire() as connection:
-            if self._changed:
-                tables = list(self._tables.values())
-                await look(connection, self._config.schema, tables)
-                self._changed = False
-            change = Change(connection)
-            # A single COPY is whole in itself, and spares two round trips.
-            if sum(map(len, batches.values())) > 1:
-                await change.begin()
-            async with change:
-                for kind, each in batches.items():
-                    table = self._tables[kind]
-                    await table.insert(change, each, careful=self._careful)
-
-    def _restore(self, before: dict[str, Any]) -> None:
-        for kind, state in before.items():
-            self._tables[kind].restore(state)
 
     # --------------------------------------------------------------------- errors
 

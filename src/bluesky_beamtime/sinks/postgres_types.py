@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bluesky_beamtime.sinks.layout import FLOATS, INTEGERS, TIMES, is_text
+from bluesky_beamtime.sinks.layout import FLOATS, INTEGERS, TIMES, ZERO, is_text
+from bluesky_beamtime.sinks.texts import as_utf8
 
 BIGINT = "bigint"
 BOOLEAN = "boolean"
@@ -169,6 +170,16 @@ def converter(kind: str) -> Callable[[Any], Any] | None:
     if kind == NUMERIC:
         return _as_decimal
     return None
+
+
+def as_server_text(value: Any) -> Any:
+    """Return a value as it is, but text as a server takes it, which is without zeros.
+
+    It becomes what names of columns have in its place.
+    """
+    if isinstance(value, str):
+        return as_utf8(value).replace("\0", ZERO)
+    return value
 
 
 def _as_text(value: Any) -> str:

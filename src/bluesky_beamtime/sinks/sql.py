@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bluesky_beamtime.sinks.layout import FLOATS, INTEGERS, TIMES, is_text
+from bluesky_beamtime.sinks.texts import as_utf8
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
@@ -56,14 +57,17 @@ def define(name: str) -> str:
     return quote(name)
 
 
-def without_huge_numbers(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return rows with numbers of more than 64 bits as text."""
-    return [
-        tuple(
-            str(value)
-            if type(value) is int and not -(2**63) <= value < 2**63
-            else value
-            for value in row
-        )
-        for row in rows
-    ]
+def mended(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return rows with what SQLite refuses as text that it takes.
+
+    That is numbers of more than 64 bits, and text that is no UTF-8.
+    """
+    return [tuple(map(_mended_value, row)) for row in rows]
+
+
+def _mended_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_utf8(value)
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value

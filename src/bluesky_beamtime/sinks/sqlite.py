@@ -22,8 +22,8 @@ from bluesky_beamtime.sinks.sql import (
     check_identifier,
     check_word,
     define,
+    mended,
     quote,
-    without_huge_numbers,
 )
 from bluesky_beamtime.sinks.texts import as_text
 from bluesky_beamtime.sqlite_locks import LockingConnection
@@ -40,8 +40,8 @@ class SqliteSink(ThreadedSink):
     power cut, with ``synchronous="FULL"`` at once. Values are bound, names quoted.
 
     SQLite has no NaN: it becomes NULL. A number of more than 64 bits becomes text, with
-    all its digits. Channels have columns without a type, so that integers and floats
-    stay what they are.
+    all its digits, and half of a surrogate pair its escape. Channels have columns
+    without a type, so that integers and floats stay what they are.
 
     :meth:`write` stores what a block *was* (its channels, times and counts). Its
     samples are stored with ``samples=True`` only, in a table of their own; without it
@@ -301,7 +301,7 @@ class SqliteSink(ThreadedSink):
         connection.execute("SAVEPOINT batch")
         try:
             connection.executemany(statement, rows)
-        except OverflowError:
+        except (OverflowError, UnicodeEncodeError):
             connection.execute("ROLLBACK TO batch")
-            connection.executemany(statement, without_huge_numbers(rows))
+            connection.executemany(statement, mended(rows))
         connection.execute("RELEASE batch")

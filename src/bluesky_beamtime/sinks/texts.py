@@ -74,6 +74,17 @@ def describe_error(error: BaseException) -> tuple[str, str]:
     return f"{kind.__module__}.{kind.__qualname__}", str(error)
 
 
+def as_utf8(text: str) -> str:
+    """Return text that can be UTF-8: half of a surrogate pair becomes its escape.
+
+    Devices cut texts, and a database of ours holds what they say; the exports write it
+    like this.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def as_text(value: Any) -> Any:
     """Return a value as text tables hold it: times in ISO 8601, the rest as it is."""
     if isinstance(value, datetime):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bluesky_beamtime import Beamtime
-from bluesky_beamtime.errors import ExportError
+from bluesky_beamtime.errors import ExportError, SinkSchemaError
 from bluesky_beamtime.sinks import CsvSink, ParquetSink, SinkSubscriber
 
 from .kinds import KINDS
@@ -57,6 +59,78 @@ async def test_export_works_where_an_event_loop_is_running(tmp_path: Path) -> No
         run = beamtime[KINDS["failed"](beamtime, tmp_path).uid]
         await asyncio.sleep(0)
         assert run.export(tmp_path / "run.csv", "csv", rows="readings")
+
+
+@pytest.mark.parametrize("to", SINKS)
+def test_text_that_is_no_utf_8_is_its_escape(tmp_path: Path, to: str) -> None:
+    """As in the table of events: what a beamtime holds can be exported."""
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        for name, doc in documents({"label": "\ud83d", "more": ["\ud83d"]}):
+            beamtime(name, doc)
+        (path,) = beamtime[-1].export(tmp_path / f"x.{to}", to, rows="readings")
+    (row,) = pq.read_table(path).to_pylist() if to == "parquet" else csv_rows(path)
+    assert (row["label"], row["more"]) == ("\\ud83d", '["\\ud83d"]')
+
+
+@pytest.mark.parametrize("to", SINKS)
+def test_what_a_sink_refuses_is_an_error_of_the_export(
+    tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(self: Any, items: Any) -> None:
+        raise SinkSchemaError("no place for it", records=items)
+
+    monkeypatch.setattr(SINKS[to], "write_many", refuse)
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        run = beamtime[KINDS["failed"](beamtime, tmp_path).uid]
+        with pytest.raises(ExportError, match="no place for it"):
+            run.export(tmp_path / f"run.{to}", to, rows="readings")
+    assert not list(tmp_path.glob("*run*")) + list(tmp_path.glob(".beamtime*"))
+
+
+def documents(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a run with one event."""
+    keys = {key: {"source": "s", "dtype": "string", "shape": []} for key in data}
+    yield "start", {"uid": "run", "time": 1.0, "scan_id": 1, "plan_name": "count"}
+    yield (
+        "descriptor",
+        {
+            "uid": "d",
+            "run_start": "run",
+            "time": 1.0,
+            "name": "primary",
+            "data_keys": keys,
+            "object_keys": {"device": list(data)},
+            "configuration": {},
+            "hints": {},
+        },
+    )
+    yield (
+        "event",
+        {
+            "uid": "e",
+            "descriptor": "d",
+            "time": 1.0,
+            "seq_num": 1,
+            "data": data,
+            "timestamps": dict.fromkeys(data, 1.0),
+            "filled": {},
+        },
+    )
+    yield (
+        "stop",
+        {
+            "uid": "stop",
+            "run_start": "run",
+            "time": 2.0,
+            "exit_status": "success",
+            "num_events": {"primary": 1},
+        },
+    )
+
+
+def csv_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_progress_that_raises_leaves_nothing(tmp_path: Path) -> None:

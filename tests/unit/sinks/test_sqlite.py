@@ -107,8 +107,12 @@ async def test_D_49_a_call_is_stored_whole_or_not_at_all(tmp_path: Path) -> None
     """D-49: rolled back with the columns it added, and the sink goes on."""
     async with SqliteSink(tmp_path / "x.db") as sink:
         await sink.write_many([reading(1)])
+        refuse = (
+            "BEFORE INSERT ON readings WHEN new.n = 3 BEGIN SELECT raise(ABORT, 'n')"
+        )
+        ask(sink.path, f"CREATE TRIGGER three {refuse}; END")
         with pytest.raises(SinkWriteError) as caught:
-            await sink.write_many([reading(2, new=1), reading(3, bad="\ud800")])
+            await sink.write_many([reading(2, new=1), reading(3, bad="x")])
         assert len(caught.value.records) == 2
         assert ask(sink.path, "SELECT n FROM readings") == [(1,)]
         await sink.write_many([reading(4, new=5)])

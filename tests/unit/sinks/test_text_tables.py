@@ -159,20 +159,6 @@ async def test_a_full_disk_leaves_whole_rows_and_the_sink_good(
     assert text.count("\n") == 3 + (kind is CsvSink)
 
 
-async def test_text_that_utf8_cannot_hold_is_refused_whole(
-    kind: Any, tmp_path: Path
-) -> None:
-    """D-49: half of a batch is worse than none."""
-    async with kind(tmp_path / "x") as sink:
-        await sink.write_many([reading(1, text="a")])
-        with pytest.raises(SinkWriteError, match="surrogate"):
-            await sink.write_many([reading(2, text="b"), reading(3, text="\ud800")])
-        await sink.write_many([reading(4, text="c")])
-    assert [("2," in line) for line in sink.path.read_text().splitlines()].count(
-        True
-    ) == 0
-
-
 async def test_a_file_of_another_kind_is_refused(kind: Any, tmp_path: Path) -> None:
     """D-22: append=True is for tables; nothing of the file is touched."""
     path = tmp_path / "x"
