@@ -12,7 +12,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -584,6 +584,59 @@ async def test_status_and_metadata_are_kept(kind: Kind, tmp_path: Path) -> None:
     assert plain["metadata"] is None
     assert json.loads(full["sensor_status"]) == {"volt": "sensor_open"}
     assert json.loads(full["metadata"]) == {"run": "ü", "limit": {"$float": "inf"}}
+
+
+class Stamp(datetime):
+    """A time of another class, as those of pandas are; it says itself otherwise."""
+
+    nanosecond = 789
+
+    def isoformat(self, *args: Any, **kwargs: Any) -> str:
+        return f"{super().isoformat(*args, **kwargs)}789"
+
+
+def stamps(moment: datetime) -> list[datetime]:
+    """Return a time as one of other classes."""
+    import pandas as pd
+
+    east = timezone(timedelta(hours=2))
+    stamp = Stamp.fromtimestamp(moment.timestamp(), UTC)
+    stamped = pd.Timestamp(moment).as_unit("ns") + pd.Timedelta(789, "ns")
+    return [stamp, stamp.astimezone(east), stamped, stamped.tz_convert("Europe/Berlin")]
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("first", [True, False])
+async def test_D_05_times_of_another_class_are_plain_times(
+    kind: Kind, tmp_path: Path, which: int, first: bool, request: pytest.FixtureRequest
+) -> None:
+    """D-05, D-07, D-61: a column of times stays one, in microseconds."""
+    pytest.importorskip("pandas")
+    stamp = stamps(T0)[which]
+    given = [
+        make_reading(
+            0,
+            values={"seen": each},
+            units={},
+            t_utc=each,
+            requested_at=each,
+            received_at=each,
+        )
+        for each in (stamp, T0)
+    ]
+    times = [given[0].values["seen"], *(getattr(given[0], name) for name in TIMES)]
+    assert [type(each) for each in times] == [datetime] * 4
+    assert {each.isoformat() for each in times} == {T0.isoformat()}
+    readings = given if first else given[::-1]
+    async with kind.make(tmp_path) as sink:
+        for reading in readings:
+            await sink.write_many([reading])
+    rows = kind.rows(sink)
+    typed = request.node.callspec.params["kind"] in ("parquet", "postgres")
+    assert [row["seen"] for row in rows] == [T0 if typed else T0.isoformat()] * 2
+    assert [[row[name] for name in TIMES] for row in rows] == [[T0] * 3] * 2
+    block = make_block(t_utc=stamp, read_started_at=stamp, read_finished_at=stamp)
+    assert type(block.t_utc) is type(block.read_started_at) is datetime
 
 
 HALF, ZEROS = "\ud83d cut", "EPICS\0\0"

@@ -65,7 +65,10 @@ class DaqReading(_Picklable):
     t_mono_ns: int | None = field(default_factory=time.monotonic_ns)
     """Monotonic clock, nanoseconds; None where nobody read one."""
     t_utc: datetime = field(default_factory=_now)
-    """Time of the measurement, with its time zone; it is kept in UTC."""
+    """Time of the measurement, with its time zone; it is kept in UTC.
+
+    Like every time here, one of another class, such as ``pandas.Timestamp``, becomes a
+    plain one, in microseconds."""
     t_midpoint_mono_ns: int | None = None
     """Monotonic clock at the middle of the integration, nanoseconds."""
     requested_at: datetime | None = None
@@ -132,14 +135,28 @@ def _in_utc(name: str, value: datetime) -> datetime:
             f"{name}={value} has no time zone: nobody can tell when that was. Give it "
             "one, as datetime.now(UTC) does"
         )
-    return value if value.tzinfo is UTC else value.astimezone(UTC)
+    moment = value if value.tzinfo is UTC else value.astimezone(UTC)
+    if type(moment) is datetime:
+        return moment
+    # Such as one of pandas, whose nanoseconds no column of times has a place for.
+    return datetime(
+        moment.year,
+        moment.month,
+        moment.day,
+        moment.hour,
+        moment.minute,
+        moment.second,
+        moment.microsecond,
+        UTC,
+    )
 
 
 def _check_times(record: Any, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(record, name)
-        if value is not None and value.tzinfo is not UTC:
-            object.__setattr__(record, name, _in_utc(name, value))
+        if value is None or (type(value) is datetime and value.tzinfo is UTC):
+            continue
+        object.__setattr__(record, name, _in_utc(name, value))
 
 
 def _check_float(record: Any, name: str) -> None:
