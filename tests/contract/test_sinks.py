@@ -531,6 +531,10 @@ async def test_D_07_channels_named_like_columns_overwrite_nothing(
         "x",
         "x_unit",
         "channel_device",
+        "unit",
+        "channel_unit",
+        "channel_unit_",
+        "UNITS",
         "error_type",
         "metadata",
         "",
@@ -543,7 +547,7 @@ async def test_D_07_channels_named_like_columns_overwrite_nothing(
     reading = make_reading(
         3,
         values={name: number + 0.5 for number, name in enumerate(names)},
-        units={"x": "mm", "device": "K"},
+        units={"x": "mm", "device": "K", "unit": "s"},
     )
     async with kind.make(tmp_path) as sink:
         await sink.write_many([reading])
@@ -553,6 +557,7 @@ async def test_D_07_channels_named_like_columns_overwrite_nothing(
         assert values == [number + 0.5 for number in range(len(names))]
         assert (row["device"], row["x_unit"]) == ("daq", "mm")
         assert row["channel_device_unit"] == "K"
+        assert (row["channel_unit_"], row["channel_unit__unit"]) == (5.5, "s")
         assert row["t_utc"] == reading.t_utc
         assert row["error_type"] is None
 

@@ -93,13 +93,14 @@ def channel_column(channel: str) -> str:
 
     That is the channel's own name, unless it is that of a fixed column or begins like
     the names made here: then ``channel_`` stands before it. What looks like a unit's
-    column gets an underscore behind it, too.
+    column then, or would with fewer underscores behind it, gets another one of them.
     """
     folded = channel.casefold()
-    if folded.endswith("_unit"):
-        channel = f"channel_{channel}_"
-    elif not channel or folded in _FIXED or folded.startswith("channel_"):
+    begins = not channel or folded in _FIXED or folded.startswith("channel_")
+    if begins or folded.endswith("_unit"):
         channel = f"channel_{channel}"
+        if channel.casefold().rstrip("_").endswith("_unit"):
+            channel += "_"
     # Neither SQLite nor PostgreSQL takes a zero in a name, and nobody half a character.
     return as_utf8(channel).replace("\0", ZERO)
 

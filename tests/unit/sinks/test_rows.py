@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bluesky_beamtime.sinks import (
@@ -21,6 +21,7 @@ from bluesky_beamtime.sinks import (
     block_to_samples,
     reading_to_row,
 )
+from bluesky_beamtime.sinks.layout import HEAD, TAIL, TEXTS, is_text, reading_columns
 from bluesky_beamtime.sinks.rows import reading_batches
 from bluesky_beamtime.sinks.texts import iso_texts
 
@@ -75,6 +76,27 @@ def many_readings() -> list[DaqReading]:
             itertools.chain.from_iterable(itertools.product(kinds, repeat=2))
         )
     ]
+
+
+words = st.sampled_from(
+    ["channel_", "channel", "_", "unit", "_unit", "UNIT", "s", "_Unit_", "x", "2", ""]
+)
+names = st.lists(words, max_size=4).map("".join) | st.sampled_from(
+    [*HEAD, *TAIL, *TEXTS, *map(str.upper, TEXTS)]
+)
+
+
+@given(st.lists(names, unique_by=str.casefold))
+@example(["unit", "channel_unit", "unit_", "channel_unit_", "_unit", "units", "x_unit"])
+@example(["channel_a_unit", "channel_a_unit_", "channel_a_unit__", "a_unit_", "a_unit"])
+def test_D_07_no_name_is_taken_for_another(channels: list[str]) -> None:
+    """D-07, D-46: nor for a fixed column, or a unit's, which holds text alone."""
+    columns = reading_columns(tuple(channels), tuple(channels), ("metadata",))
+    assert len({name.casefold() for name in columns}) == len(columns)
+    of_channels = columns[len(HEAD) : len(HEAD) + len(channels)]
+    of_units = columns[len(HEAD) + len(channels) :][: len(channels)]
+    assert not any(map(is_text, of_channels))
+    assert all(map(is_text, of_units))
 
 
 def test_batches_hold_the_row_of_each_reading_in_order() -> None:
