@@ -104,7 +104,8 @@ class HandedOutRun(ABC):
         format
             ``"nexus"`` or another one that is installed; the reference has a table.
         overwrite
-            Replace what is there.
+            Replace what is there; never what belongs to the beamtime, nor a folder with
+            anything in it that an export has not written.
         progress
             Called with what is being written, how much of it is done, and how much
             there is.

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from bluesky_beamtime.errors import ExportError
 from bluesky_beamtime.exports.names import safe_name, unique_names
+from bluesky_beamtime.exports.own_places import OwnPlaces
 from bluesky_beamtime.exports.placing import Placing
 from bluesky_beamtime.exports.staging import Staging, clear_dead
 
@@ -31,9 +32,13 @@ class ExportFiles:
     path
         Where the file goes if it is a single one.
     overwrite
-        Replace what is there.
+        Replace a file that is there.
     progress
         Called with what is being written, how much of it is done, and how much it is.
+    own
+        Places of the beamtime, which are refused.
+    replaces
+        Says of a folder that is there whether it may be replaced too; by default none.
 
     Attributes
     ----------
@@ -42,11 +47,19 @@ class ExportFiles:
     """
 
     def __init__(
-        self, path: Path, *, overwrite: bool, progress: Progress | None
+        self,
+        path: Path,
+        *,
+        overwrite: bool,
+        progress: Progress | None,
+        own: OwnPlaces | None = None,
+        replaces: Callable[[Path], bool] | None = None,
     ) -> None:
         self._path = path
         self._overwrite = overwrite
         self._progress = progress
+        self._own = own
+        self._replaces = replaces
         self._waiting: list[tuple[Path, Path]] = []
         self._staging: Staging | None = None
         self._checks: list[Callable[[], None]] = []
@@ -89,8 +102,21 @@ class ExportFiles:
         return temporary
 
     def _refuse(self, final: Path) -> None:
-        if not self._overwrite and os.path.lexists(final):
+        if self._own is not None:
+            self._own.check(final)
+        if not os.path.lexists(final):
+            return
+        if not self._overwrite:
             raise self._there_already(final)
+        folder = final.is_dir() and not final.is_symlink()
+        if folder and not (self._replaces and self._replaces(final)):
+            raise ExportError(
+                f"the folder {str(final)!r} is not what an export of this format has "
+                "written, or has something else in it, and is left as it is; choose "
+                "another name",
+                errno=errno.EEXIST,
+                filename=str(final),
+            )
 
     def _there_already(self, final: Path) -> ExportError:
         return ExportError(
@@ -153,10 +179,11 @@ class ExportFiles:
             raise
 
     def _place(self, placing: Placing, temporary: Path, final: Path) -> None:
+        # Again: it may have come while the export was written.
+        self._refuse(final)
         if self._overwrite:
             placing.replace(temporary, final)
             return
-        self._refuse(final)
         try:
             placing.add(temporary, final)
         except FileExistsError as error:

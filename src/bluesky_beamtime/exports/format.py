@@ -22,6 +22,7 @@ from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.files import ExportFiles, Progress
 from bluesky_beamtime.exports.names import safe_name
 from bluesky_beamtime.exports.options import check_options, parse_options
+from bluesky_beamtime.exports.own_places import OwnPlaces
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class ExportFormat:
     says what they can be."""
     extra: str = "export"
     """What to install for it."""
+    replaces: Callable[[Path], bool] | None = None
+    """Of a format that writes folders: says whether a folder is one that it has written
+    and has nothing else in it, as only such a one is replaced."""
 
     def __call__(
         self,
@@ -62,7 +66,8 @@ class ExportFormat:
             Where to; a folder that is there, one that ends with a slash, or None for
             the current one, gets a file ``<scan_id>_<plan>.<ext>``.
         overwrite
-            Replace what is there.
+            Replace what is there. What belongs to the beamtime never is, nor a folder
+            with anything in it that an export has not written.
         progress
             Called with what is written, how much is done, and how much it is.
         **options
@@ -71,9 +76,9 @@ class ExportFormat:
         Raises
         ------
         ExportError
-            The file is there already, the disk refused it, the run has nothing that
-            this format could hold, or an option is not understood; nothing is left
-            behind.
+            The file is there already, or is the beamtime's own; the disk refused it;
+            the run has nothing that this format could hold; or an option is not
+            understood. Nothing is left behind.
         StorageError
             Frames cannot be read; nothing is left behind.
         MissingExtraError
@@ -81,9 +86,20 @@ class ExportFormat:
         """
         check_options(self.name, self.write, options)
         target = self.path_for(run, path)
+        own = OwnPlaces.of(run.database)
+        # Before a folder is made there, or anything else.
+        own.check(target)
+        if _named_folder(path):
+            _make_folder(target.parent)
         content = RunContent(run)
         try:
-            with ExportFiles(target, overwrite=overwrite, progress=progress) as files:
+            with ExportFiles(
+                target,
+                overwrite=overwrite,
+                progress=progress,
+                own=own,
+                replaces=self.replaces,
+            ) as files:
                 self.write(content, files, **options)
         except ImportError as error:
             if isinstance(error, MissingExtraError):
@@ -122,24 +138,23 @@ class ExportFormat:
         return parse_options(self.name, self.write, texts)
 
     def path_for(self, run: Run, path: str | os.PathLike[str] | None) -> Path:
-        """Return where a run goes; a folder that ends with a slash is made.
-
-        Raises
-        ------
-        ExportError
-            The folder cannot be made.
-        """
+        """Return where a run goes."""
         target = Path.cwd() if path is None else Path(path)
-        # A Zarr hierarchy that is to be replaced is a folder too.
-        if target.name.endswith(f".{self.extension}"):
-            return target
-        if path is not None and os.fspath(path).endswith((os.sep, "/")):
-            _make_folder(target)
-        if not target.is_dir():
-            return target
+        if not _named_folder(path):
+            # One of a format that writes folders is no place for files.
+            whole = self.replaces is not None and target.name.endswith(
+                f".{self.extension}"
+            )
+            if whole or not target.is_dir():
+                return target
         number = run.uid[:8] if run.scan_id is None else str(run.scan_id)
         words = [number, *([run.plan_name] if run.plan_name else [])]
         return target / f"{safe_name('_'.join(words))}.{self.extension}"
+
+
+def _named_folder(path: str | os.PathLike[str] | None) -> bool:
+    """Say whether a path is meant for a folder, there or not."""
+    return path is not None and os.fspath(path).endswith((os.sep, "/"))
 
 
 def _make_folder(folder: Path) -> None:

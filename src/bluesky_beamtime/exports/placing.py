@@ -47,7 +47,10 @@ class Placing:
         self._undo.append(partial(remove, final))
 
     def replace(self, temporary: Path, final: Path) -> None:
-        """Give a file or a folder its name, whatever has it now."""
+        """Give a file or a folder its name, which another one may have now.
+
+        A folder takes the name of anything, a file that of a file only.
+        """
         for _ in range(_TRIES):
             before = self._keep(temporary, final)
             try:
@@ -69,7 +72,7 @@ class Placing:
         before = self._kept() / final.name
         remove(before)
         try:
-            if temporary.is_dir() or (final.is_dir() and not final.is_symlink()):
+            if temporary.is_dir():
                 os.rename(final, before)
             else:
                 os.link(final, before, follow_symlinks=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from bluesky_beamtime.exports.labelled import Dataset, Variable
 
 # A file each, and many small files are slow everywhere.
 _CHUNK_BYTES = 4 << 20
+_CHUNK = re.compile(r"\d+(\.\d+)*").fullmatch
 
 
 def write_zarr(content: RunContent, files: ExportFiles) -> None:
@@ -102,4 +105,26 @@ def _write(
         files.tell(variable.name, first + len(block), shape[0])
 
 
-zarr = ExportFormat("zarr", "zarr", write_zarr)
+def is_exported(folder: Path) -> bool:
+    """Say whether a folder is such a hierarchy, and has nothing else in it."""
+    try:
+        found = json.loads((folder / ".zmetadata").read_bytes())["metadata"]
+        arrays = {name.removesuffix("/.zarray") for name in found} - set(found)
+        if not {"uid", "stream"} <= set(found[".zattrs"]):
+            return False
+        for file in folder.rglob("*"):
+            array = file.relative_to(folder).as_posix()
+            if file.is_dir() and not file.is_symlink():
+                known = array in arrays
+            else:
+                # Desktops leave hidden files where somebody has only looked.
+                above, _, name = array.rpartition("/")
+                known = name[0] == "." or (above in arrays and bool(_CHUNK(name)))
+            if not known:
+                return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return True
+
+
+zarr = ExportFormat("zarr", "zarr", write_zarr, replaces=is_exported)

@@ -71,7 +71,7 @@ def test_uid_chooses_a_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["last:2", "--to", "csv"], "two runs have the number 7"),
         (["3", "4", "--to", "csv", "-o", "one.csv"], "do not go into one file"),
         (["3", "4", "--to", "csv", "-o", "x.db/"], "do not go into one file"),
-        (["3", "--to", "csv", "-o", "x.db/out/"], "cannot be made"),
+        (["3", "--to", "csv", "-o", "x.db/out/"], "inside the beamtime itself"),
         (["3", "--to", "docx"], "nexus"),
         (["3", "--to", "csv", "--option", "frames=external"], "csv has no option"),
         (["3", "--to", "csv", "--option", "rows"], "key=value, not 'rows'"),

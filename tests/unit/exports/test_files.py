@@ -178,7 +178,9 @@ def test_anything_can_be_replaced_by_a_folder(tmp_path: Path, was: str) -> None:
         (final / "old").write_text("old")
     else:
         final.symlink_to(other)
-    with ExportFiles(final, overwrite=True, progress=None) as files:
+    with ExportFiles(
+        final, overwrite=True, progress=None, replaces=Path.exists
+    ) as files:
         temporary = files.single()
         temporary.mkdir()
         (temporary / "new").write_text("new")

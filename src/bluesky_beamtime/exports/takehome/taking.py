@@ -17,6 +17,7 @@ from bluesky_beamtime.errors import (
     ExportError,
 )
 from bluesky_beamtime.exports.manifest import MANIFEST_FILE, decode_manifest
+from bluesky_beamtime.exports.own_places import OwnPlaces
 from bluesky_beamtime.exports.placing import Placing
 from bluesky_beamtime.exports.staging import Staging, clear_dead
 from bluesky_beamtime.exports.takehome.building import Building, Content
@@ -137,7 +138,6 @@ def take_home(
 
 
 def _check_place(target: Path, source: Path, *, overwrite: bool) -> None:
-    stem = source.name.removesuffix(".db")
     if not target.parent.is_dir():
         raise ExportError(
             f"there is no folder {str(target.parent)!r} for {target.name!r}; make it "
@@ -145,25 +145,10 @@ def _check_place(target: Path, source: Path, *, overwrite: bool) -> None:
             errno=errno.ENOENT,
             filename=str(target),
         )
-    place = target.parent.resolve() / target.name
-    for name in (f"{stem}.zarr", f"{stem}_files", f"{stem}_outside"):
-        if place.is_relative_to(source.with_name(name)):
-            raise ExportError(
-                f"{str(target)!r} is inside the beamtime itself; choose a folder "
-                "beside it, or on another disk",
-                errno=errno.EINVAL,
-                filename=str(target),
-            )
+    # What is replaced is removed, the beamtime with it.
+    OwnPlaces(source).check(target)
     if not os.path.lexists(target):
         return
-    if source.is_relative_to(place):
-        # What is replaced is removed, the beamtime with it.
-        raise ExportError(
-            f"{str(target)!r} holds the beamtime itself, {source.name!r}, and is left "
-            "as it is; choose a folder beside it, or on another disk",
-            errno=errno.EEXIST,
-            filename=str(target),
-        )
     if not overwrite:
         raise _there_already(target)
     if not ((target / MANIFEST_FILE).is_file() and (target / README).is_file()):
