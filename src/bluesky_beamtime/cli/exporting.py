@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from bluesky_beamtime.cli.keeping import progress_bar
 from bluesky_beamtime.cli.listing import find_run
-from bluesky_beamtime.errors import BeamtimeWarning, ExportError, RunNotFoundError
+from bluesky_beamtime.errors import (
+    BeamtimeError,
+    BeamtimeWarning,
+    ExportError,
+    RunNotFoundError,
+)
 from bluesky_beamtime.plugins import load_plugin
 
 if TYPE_CHECKING:
@@ -28,8 +33,11 @@ def export_runs(
     out: str | None,
     overwrite: bool,
     options: Sequence[str] = (),
-) -> None:
+) -> bool:
     """Write runs, print the files, and say on standard error what was left out.
+
+    Of several runs, one that the format cannot hold, or whose frames cannot be read,
+    costs none of the others; returns whether all of them were written.
 
     Parameters
     ----------
@@ -44,14 +52,17 @@ def export_runs(
     Raises
     ------
     ExportError
-        Several runs for one file, or an option that is not understood.
+        Several runs for one file, an option that is not understood, a file that is
+        there, or a disk that refuses; or the only run cannot be written.
     """
     from bluesky_beamtime.beamtime import Beamtime
+    from bluesky_beamtime.exports.format import is_of_the_run
 
     write: Any = load_plugin("bluesky_beamtime.exports", to, "export")
     # A format of somebody else may be any function.
     parse = getattr(write, "options", _plain_options)
     chosen = parse(options)
+    good = True
     with Beamtime(file, mode="r") as beamtime, progress_bar() as show:
         runs = find_runs(beamtime, names)
         _check_names(runs)
@@ -60,13 +71,20 @@ def export_runs(
             show(run.label, 0, 1)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always", BeamtimeWarning)
-                paths = run.export(
-                    target, to, overwrite=overwrite, progress=show, **chosen
-                )
+                try:
+                    paths = run.export(
+                        target, to, overwrite=overwrite, progress=show, **chosen
+                    )
+                except BeamtimeError as error:
+                    if len(runs) == 1 or not is_of_the_run(error):
+                        raise
+                    print(f"beamtime: {error}", file=sys.stderr)
+                    good, paths = False, []
             for warning in told:
                 print(f"beamtime: {warning.message}", file=sys.stderr)
             for path in paths:
                 print(path)
+    return good
 
 
 def find_runs(beamtime: Beamtime, names: Sequence[str]) -> list[Run]:

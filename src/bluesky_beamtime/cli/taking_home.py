@@ -11,7 +11,7 @@ from bluesky_beamtime.cli import tables
 from bluesky_beamtime.cli.keeping import progress_bar
 from bluesky_beamtime.cli.listing import find_run
 
-_MOST_PROBLEMS = 50
+_MOST_SENTENCES = 50
 
 
 def take_file_home(
@@ -45,10 +45,11 @@ def take_file_home(
     if going:
         which = "one run goes" if going == 1 else f"{going} runs go"
         console.print(f"{which} on, and is here as far as it had got", soft_wrap=True)
-    for problem in taken.problems[:_MOST_PROBLEMS]:
-        console.print(Text(problem, style="red"), soft_wrap=True)
-    if len(taken.problems) > _MOST_PROBLEMS:
-        more = len(taken.problems) - _MOST_PROBLEMS
-        console.print(f"and {more} more; README.txt names all", style="red")
+    for sentences, style in ((taken.problems, "red"), (taken.unfit, "dim")):
+        for sentence in sentences[:_MOST_SENTENCES]:
+            console.print(Text(sentence, style=style), soft_wrap=True)
+        more = len(sentences) - _MOST_SENTENCES
+        if more > 0:
+            console.print(f"and {more} more; README.txt names all", style=style)
     console.print(Text(f"open {taken.path / 'index.html'}"), soft_wrap=True)
     return not taken.problems

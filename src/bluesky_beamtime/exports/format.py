@@ -17,6 +17,7 @@ from bluesky_beamtime.errors import (
     BeamtimeWarning,
     ExportError,
     MissingExtraError,
+    StorageError,
 )
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.files import ExportFiles, Progress
@@ -167,6 +168,16 @@ def _make_folder(folder: Path) -> None:
             errno=error.errno,
             filename=str(folder),
         ) from error
+
+
+def is_unfit(error: BaseException) -> bool:
+    """Say whether a run was not exported because the format cannot hold what it has."""
+    return isinstance(error, ExportError) and error.errno is None
+
+
+def is_of_the_run(error: BaseException) -> bool:
+    """Say whether a run was not exported because of what it has, and others may be."""
+    return is_unfit(error) or isinstance(error, StorageError)
 
 
 def refusal(error: BaseException) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from bluesky_beamtime import Beamtime
 
-from .kinds import ROWS, Emitter, X
+from .kinds import ROWS, Emitter, X, cameras, cut_off, empty
 from .test_exporting import command
 
 
@@ -91,6 +92,32 @@ def test_what_cannot_be_done_is_said(
     assert command(monkeypatch, "export", "x.db", *words) == 1
     assert said in capsys.readouterr().err
     assert names(file.parent) == before
+
+
+def test_one_run_that_does_not_fit_costs_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        for make in (cameras, empty, cut_off):
+            make(beamtime, tmp_path / "x.zarr")
+        uids = [run.uid for run in beamtime.search()][::-1]
+    file, out = tmp_path / "x.db", tmp_path / "out"
+    words = ("export", file, *uids[1:], uids[0], "--to", "tiff", "-o", out)
+    assert command(monkeypatch, *words) == 1
+    told = capsys.readouterr()
+    assert told.err.count("has no frames for a TIFF") == 1
+    begins = {Path(line).name.partition("_")[0] for line in told.out.splitlines()}
+    assert begins == {uids[0][:8], uids[2][:8]}
+    assert set(told.out.splitlines()) == {str(p) for p in out.iterdir()}
+    # The frames of one are damaged, and it is the first.
+    shutil.rmtree(next((tmp_path / "x.zarr").glob(f"{uids[0]}-primary-one")))
+    shutil.rmtree(out)
+    assert command(monkeypatch, "export", file, *uids, "--to", "tiff", "-o", out) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert {path.name[:8] for path in out.iterdir()} == {uids[2][:8]}
+    # What the system refuses it refuses for all of them.
+    assert command(monkeypatch, "export", file, *uids[::-1], "--to", "tiff", "-o", out)
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_option_reaches_the_format(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

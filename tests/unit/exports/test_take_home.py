@@ -386,6 +386,30 @@ def test_missing_frames_are_named_and_cost_nothing_else(
     assert not hidden(tmp_path)
 
 
+def test_what_a_format_cannot_hold_is_no_loss(
+    path: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    with Beamtime(path) as beamtime:
+        uid = emit(beamtime, {"scan_id": 8, "plan_name": "count"})
+    taken = take_home(path, tmp_path / "home", exports=["tiff"], strict=True)
+    assert taken.problems == ()
+    (told,) = taken.unfit
+    assert told.startswith(f"run 8 ({uid}) was not exported as tiff: ")
+    readme = (taken.path / "README.txt").read_text()
+    assert "missing or damaged" not in readme
+    assert told in readme
+    assert "issing or damaged" not in (taken.path / "index.html").read_text()
+    pages = {page.stem: page.read_text() for page in taken.path.glob("runs/*.html")}
+    assert [name for name, page in pages.items() if told in page] == ["8_count"]
+    assert not [name for name, page in pages.items() if "issing or damaged" in page]
+    words = ["beamtime", "take-home", path, tmp_path / "new", "-e", "tiff"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert told in capsys.readouterr().out
+
+
 def test_pages_name_what_is_missing_by_its_place_in_the_folder(
     path: Path, tmp_path: Path
 ) -> None:

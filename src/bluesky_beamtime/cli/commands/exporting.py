@@ -48,8 +48,12 @@ def export(
 ) -> None:
     """Write runs for another program; prints the names of the files.
 
-    A file appears when it is finished, or not at all.
+    A file appears when it is finished, or not at all. Of several runs, one that the
+    format cannot hold is told, and the others are written; the exit status is 1 then.
     """
     from bluesky_beamtime.cli.exporting import export_runs
 
-    export_runs(file, runs, to=to, out=out, overwrite=overwrite, options=options or ())
+    good = export_runs(
+        file, runs, to=to, out=out, overwrite=overwrite, options=options or ()
+    )
+    raise typer.Exit(0 if good else 1)

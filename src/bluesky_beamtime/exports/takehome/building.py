@@ -47,6 +47,9 @@ class Content:
     """Uids of runs that were going on."""
     problems: tuple[str, ...]
     """What is missing or damaged."""
+    unfit: tuple[str, ...]
+    """Runs that a format cannot hold, such as those without frames in TIFF: they are
+    not in ``exports``, and nothing is missing by it."""
 
 
 class Building:
@@ -81,6 +84,7 @@ class Building:
         self._progress = progress
         self._manifest = Manifest(home)
         self._problems: list[str] = []
+        self._unfit: list[str] = []
         self._recording: frozenset[str] = frozenset()
 
     def build(self, *, strict: bool) -> Content:
@@ -118,11 +122,13 @@ class Building:
             exports = Exports(self._home, self._formats, names, self._manifest)
             exported = exports.write(beamtime, self._progress)
             self._problems += exports.problems
+            self._unfit += exports.unfit
             if strict and self._problems:
                 raise self._incomplete()
             told = Told(
                 names=names,
                 problems=self._problems,
+                unfit=self._unfit,
                 recording=self._recording,
                 exports=exported,
                 chosen=self._chosen is not None,
@@ -138,6 +144,7 @@ class Building:
             size=sum(file.stat().st_size for file in self._files()),
             recording=tuple(sorted(self._recording)),
             problems=tuple(self._problems),
+            unfit=tuple(self._unfit),
         )
 
     def _incomplete(self) -> ExportError:
@@ -211,6 +218,7 @@ class Building:
             chosen=self._chosen is not None,
             exports=exports,
             problems=self._problems,
+            unfit=self._unfit,
         )
         with (self._home / README).open("xb") as file:
             file.write(readme_text(facts).encode("utf-8", "replace"))

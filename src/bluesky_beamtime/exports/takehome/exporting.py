@@ -15,7 +15,7 @@ from bluesky_beamtime.errors import (
     MissingExtraError,
     UnsupportedFormatError,
 )
-from bluesky_beamtime.exports.format import ExportFormat, refusal
+from bluesky_beamtime.exports.format import ExportFormat, is_unfit, refusal
 from bluesky_beamtime.exports.takehome.copying import Progress
 from bluesky_beamtime.exports.takehome.manifest import Manifest
 from bluesky_beamtime.plugins import load_plugin, plugin_names
@@ -59,7 +59,9 @@ class Exports:
     Attributes
     ----------
     problems : list of str
-        What was not exported.
+        What was not exported, although it should have been.
+    unfit : list of str
+        What was not exported because the format cannot hold it; nothing is lost by it.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Exports:
         self._names = names
         self._manifest = manifest
         self.problems: list[str] = []
+        self.unfit: list[str] = []
 
     def write(self, beamtime: Beamtime, progress: Progress) -> dict[str, list[str]]:
         """Write all runs; return the names of the files for each uid.
@@ -109,7 +112,9 @@ class Exports:
             if refusal(error) in _FULL:
                 raise
             text = str(error).replace(f"{self._home}{os.sep}", "")
-            self.problems.append(
+            # What it has is in the database and beside it all the same.
+            sentences = self.unfit if is_unfit(error) else self.problems
+            sentences.append(
                 f"{run.label} ({run.uid}) was not exported as {name}: {text}"
             )
             return []

@@ -41,6 +41,8 @@ class Told:
     """For uids, names of their pages."""
     problems: Sequence[str] = ()
     """What is missing or damaged."""
+    unfit: Sequence[str] = ()
+    """What a format that was asked for cannot hold."""
     recording: frozenset[str] = frozenset()
     """Uids of runs that went on while they were copied."""
     exports: Mapping[str, Sequence[str]] = field(default_factory=dict[str, list[str]])
@@ -152,6 +154,7 @@ class Pages:
                     os.path.relpath(n, "runs")
                     for n in self._told.exports.get(run.uid, ())
                 ],
+                unfit=[told for told in self._told.unfit if run.uid in told],
                 streams=streams,
                 metadata=_texts(run.metadata),
                 start=_texts(run.start),

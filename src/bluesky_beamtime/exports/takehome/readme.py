@@ -41,6 +41,8 @@ class Facts:
     """Names of exported files, relative to the folder."""
     problems: Sequence[str]
     """What is missing or damaged."""
+    unfit: Sequence[str]
+    """What a format that was asked for cannot hold."""
 
 
 def readme_text(facts: Facts) -> str:
@@ -82,6 +84,14 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield ""
         for problem in facts.problems:
             yield f"- {_plain(problem)}"
+        yield ""
+    if facts.unfit:
+        yield "## What a format cannot hold"
+        yield ""
+        yield "Nothing is missing by it: the data are in the other files."
+        yield ""
+        for told in facts.unfit:
+            yield f"- {_plain(told)}"
         yield ""
     yield "## Reading it"
     yield ""
