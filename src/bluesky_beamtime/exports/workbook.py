@@ -20,7 +20,8 @@ from bluesky_beamtime.errors import ExportError
 MOST_ROWS = 1_048_576
 """Rows that a sheet can have."""
 _MOST_COLUMNS = 16_384
-_LONGEST = 32_767
+LONGEST = 32_767
+"""Characters that a cell can have."""
 # What XML cannot have, and what would be taken for its stand-in.
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]|_(?=x[0-9A-F]{4}_)"
@@ -131,9 +132,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return f"<c><v>{value!r}</v></c>"
     text = str(value)
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         raise ExportError(
-            f"a cell of a workbook takes {_LONGEST} characters, not {len(text)}: "
+            f"a cell of a workbook takes {LONGEST} characters, not {len(text)}: "
             f"{text[:40]!r}…; use csv or hdf5"
         )
     # Inline, and so never a formula.

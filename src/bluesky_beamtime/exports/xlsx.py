@@ -13,7 +13,7 @@ from bluesky_beamtime.exports.fields import StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.rows import column_names, table_rows, tabular
-from bluesky_beamtime.exports.workbook import MOST_ROWS, Workbook
+from bluesky_beamtime.exports.workbook import LONGEST, MOST_ROWS, Workbook
 
 _FORBIDDEN = re.compile(r"[\[\]:*?/\\\x00-\x1f\ud800-\udfff]")
 
@@ -22,6 +22,7 @@ def write_xlsx(content: RunContent, files: ExportFiles) -> None:
     """Write a workbook with a sheet for each stream, ``<key>_unit`` columns included.
 
     An array of an event is JSON text in its cell; frames are left out, with a warning.
+    What the start document has of more than a cell takes goes on in the next cells.
     Text is never a formula. Excel itself shows 15 digits; the file has all.
     """
     streams = tabular(content, files)
@@ -37,7 +38,7 @@ def write_xlsx(content: RunContent, files: ExportFiles) -> None:
     with Workbook(files.single(), [*titles, "run"]) as book:
         for stream in streams:
             book.add_sheet(_told(stream, files))
-        book.add_sheet(_about(content))
+        book.add_sheet(_about(content, files))
 
 
 def _told(stream: StreamContent, files: ExportFiles) -> Iterator[Iterable[Any]]:
@@ -48,10 +49,25 @@ def _told(stream: StreamContent, files: ExportFiles) -> Iterator[Iterable[Any]]:
         files.tell(stream.name, number, total)
 
 
-def _about(content: RunContent) -> Iterator[Iterable[Any]]:
+def _about(content: RunContent, files: ExportFiles) -> Iterator[Iterable[Any]]:
     for key, value in content.run.start.items():
-        plain = isinstance(value, (bool, int, float, str))
-        yield [key, value if plain else encode(value)]
+        if isinstance(value, (bool, int, float)):
+            yield [key, value]
+            continue
+        parts = _parts(value if isinstance(value, str) else encode(value))
+        if len(parts) > 1:
+            # As the positions of a list_scan are: the numbers themselves fit.
+            files.left_out.append(
+                f"{key!r} in one cell of the sheet 'run' (it goes on in the next)"
+            )
+        yield [key, *parts]
+
+
+def _parts(text: str) -> list[str]:
+    """Return text in pieces of which each fits into a cell."""
+    # Excel counts what takes two units in UTF-16 twice.
+    size = LONGEST if max(text, default="") < "\U00010000" else LONGEST // 2
+    return [text[first : first + size] for first in range(0, len(text) or 1, size)]
 
 
 def _title(name: str, taken: set[str]) -> str:

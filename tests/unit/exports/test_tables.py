@@ -101,3 +101,20 @@ def test_xlsx_has_a_sheet_for_each_stream_and_no_formulas(tmp_path: Path) -> Non
     assert [cell.value for cell in book["primary"]["C"]] == ["t", 1.5, "nan"]
     cell = next(row[1] for row in book["run"].iter_rows() if row[0].value == "title")
     assert (cell.value, cell.data_type) == ("=1+1", "s")
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "\U0001f600"])
+def test_xlsx_has_long_metadata_in_several_cells(tmp_path: Path, letter: str) -> None:
+    """As the positions of a list_scan are: they cost nothing of what was measured."""
+    text = letter * (90_000 // len(letter))
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        run = two_streams(beamtime, text=text, fits="y" * 32_767, empty="")
+        with pytest.warns(BeamtimeWarning, match="'text' in one cell") as told:
+            (path,) = run.export(tmp_path / "run.xlsx", "xlsx")
+    assert "'fits'" not in str(told[0].message)
+    rows = list(openpyxl.load_workbook(path)["run"].iter_rows(values_only=True))
+    about = {row[0]: [cell for cell in row[1:] if cell is not None] for row in rows}
+    assert "".join(about["text"]) == text
+    assert max(len(part.encode("utf-16-le")) for part in about["text"]) <= 2 * 32_767
+    assert about["fits"] == ["y" * 32_767]
+    assert about["uid"] == [run.uid]
