@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,9 @@ def export_runs(
 def find_runs(beamtime: Beamtime, names: Sequence[str]) -> list[Run]:
     """Return the runs that a user means, each once.
 
-    ``3-7`` are those of the scan numbers 3 to 7 that are there, ``last:5`` the five
-    newest, oldest first; anything else is one run, as in ``beamtime show``.
+    ``3-7`` are all of the scan numbers 3 to 7 that are there, also several of one
+    number; ``last:5`` the five newest, oldest first; anything else is one run, as in
+    ``beamtime show``.
 
     Raises
     ------
@@ -119,9 +121,14 @@ def _runs_of(beamtime: Beamtime, name: str) -> list[Run]:
 
 
 def _numbered(beamtime: Beamtime, first: int, last: int) -> list[Run]:
-    # Those that are there are asked for: a range may be long and mostly empty.
-    there = {summary["scan_id"] for summary in beamtime.summaries()} - {None}
-    return [beamtime[number] for number in sorted(there) if first <= number <= last]
+    # Those that are there are asked for: a range may be long and mostly empty. Several
+    # sessions may have counted from 1, and all of their runs are meant.
+    found = [
+        (summary["scan_id"], summary["uid"])
+        for summary in reversed(beamtime.summaries())
+        if summary["scan_id"] is not None and first <= summary["scan_id"] <= last
+    ]
+    return [beamtime[uid] for _, uid in sorted(found, key=itemgetter(0))]
 
 
 def _check_names(runs: Sequence[Run]) -> None:
