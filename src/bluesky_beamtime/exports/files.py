@@ -35,6 +35,8 @@ class ExportFiles:
         Replace a file that is there.
     progress
         Called with what is being written, how much of it is done, and how much it is.
+    extension
+        What files of the format end with, without a dot.
     own
         Places of the beamtime, which are refused.
     replaces
@@ -52,12 +54,14 @@ class ExportFiles:
         *,
         overwrite: bool,
         progress: Progress | None,
+        extension: str = "",
         own: OwnPlaces | None = None,
         replaces: Callable[[Path], bool] | None = None,
     ) -> None:
         self._path = path
         self._overwrite = overwrite
         self._progress = progress
+        self._extension = f".{extension}"
         self._own = own
         self._replaces = replaces
         self._waiting: list[tuple[Path, Path]] = []
@@ -84,14 +88,20 @@ class ExportFiles:
     def several(self, names: Iterable[str]) -> list[Path]:
         """Return temporary paths of files ``<stem>-<name>.<ext>``.
 
+        The extension is the one of the format, else what follows the last dot.
+
         A single one has no name behind its stem.
         """
         wanted = list(names)
         if len(wanted) == 1:
             return [self.single()]
-        stem, dot, end = self._path.name.partition(".")
+        # A name may have dots of its own, and an extension too.
+        stem = self._path.name.removesuffix(self._extension)
+        if stem in ("", self._path.name):
+            stem = self._path.stem
+        end = self._path.name[len(stem) :]
         return [
-            self._add(self._path.with_name(f"{stem}-{safe}{dot}{end}"))
+            self._add(self._path.with_name(f"{stem}-{safe}{end}"))
             for safe in unique_names(wanted, safe_name).values()
         ]
 

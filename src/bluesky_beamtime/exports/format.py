@@ -98,6 +98,7 @@ class ExportFormat:
                 target,
                 overwrite=overwrite,
                 progress=progress,
+                extension=self.extension,
                 own=own,
                 replaces=self.replaces,
             ) as files:

@@ -122,6 +122,28 @@ def test_folder_without_locks_is_left_alone(
     assert texts(tmp_path) == {"run.txt": "x"}
 
 
+@pytest.mark.parametrize(
+    ("name", "extension", "made"),
+    [
+        ("LaB6.csv", "csv", "LaB6-a.csv"),
+        ("LaB6.T300.csv", "csv", "LaB6.T300-a.csv"),
+        (".hidden.csv", "csv", ".hidden-a.csv"),
+        ("LaB6.T300.ome.tiff", "ome.tiff", "LaB6.T300-a.ome.tiff"),
+        ("LaB6.ome.tiff", "tiff", "LaB6.ome-a.tiff"),
+        ("LaB6.T300.txt", "csv", "LaB6.T300-a.txt"),
+        ("LaB6", "csv", "LaB6-a"),
+        (".csv", "csv", ".csv-a"),
+        ("..csv", "csv", ".-a.csv"),
+        ("csv", "csv", "csv-a"),
+    ],
+)
+def test_name_stands_before_the_extension(
+    tmp_path: Path, name: str, extension: str, made: str
+) -> None:
+    write(tmp_path / name, ["a", "b"], "x", overwrite=False, extension=extension)
+    assert sorted(texts(tmp_path)) == sorted((made, made.replace("-a", "-b")))
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_all_names_are_given_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
