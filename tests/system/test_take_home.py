@@ -60,12 +60,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, A
     with Beamtime(folder / "it's 2026.db", sample="LaB6") as beamtime:
         beamtime.attach(RE, report=False)
         with init_devices():
-            cam1 = SimCamera(beamtime.frames, shape=(64, 48), name="cam1")
+            cam1 = SimCamera(beamtime.frames, shape=(64, 48), name="Cam 1:ü")
             cam2 = SimCamera(beamtime.frames, shape=(32, 32), name="cam2")
             diode = SimCounter(name="diode")
             x = SimMotor(name="x", instant=True)
         RE(bp.scan([cam1, cam2, diode], x, 0, 2, 5))
-        frames = beamtime[-1].primary.read()["cam1"].values
+        frames = beamtime[-1].primary.read()["Cam 1:ü"].values
         taken = beamtime.take_home(folder / "home", exports=["nexus"])
     RE.loop.call_soon_threadsafe(RE.loop.stop)
     RE._th.join()
@@ -106,7 +106,8 @@ def test_commands_of_the_readme_run_without_this_package(
     assert f"{frames.shape} {frames.dtype}" in printed[1]
     assert printed[1].splitlines()[-1] == str(frames[0].max())
     assert float(printed[2]) == pytest.approx(frames[0].mean())
-    assert "/cam1\n" in printed[3]
+    # The array of a camera whose name no URL can have.
+    assert "/Cam 1%3A%C3%BC\n" in printed[3]
     assert f'shape {frames.shape}, type "<u2"' in printed[4]
 
 

@@ -155,7 +155,7 @@ def _arrays(facts: Facts) -> Iterator[str]:
     folder = facts.beamtime.path.parent
     arrays = list(_stored(facts.beamtime, _ZARR))
     if arrays:
-        _, place, _ = arrays[0]
+        place = arrays[0]
         yield "### The frames: zarr (`pip install zarr`)"
         yield ""
         yield from _block(
@@ -166,17 +166,18 @@ def _arrays(facts: Facts) -> Iterator[str]:
             "print(frames.shape, frames.dtype, frames.attrs.get('units'))",
             "print(frames[0].max())",
         )
-        whole = (array for array in arrays if is_dataset(folder / array[0]))
-        for name, _, data_key in islice(whole, 1):
+        # In its group an array has the name of its folder, which is not always its key.
+        places = map(os.path.split, arrays)
+        for group, name in islice((p for p in places if is_dataset(folder / p[0])), 1):
             yield "### The same with coordinates: xarray (`pip install xarray zarr`)"
             yield ""
             yield from _block(
                 "python",
                 "import xarray",
                 "",
-                f"group = {name!r}",
+                f"group = {group!r}",
                 "dataset = xarray.open_zarr(group, consolidated=False, chunks=None)",
-                f"print(dataset[{data_key!r}][0].mean().item())",
+                f"print(dataset[{name!r}][0].mean().item())",
             )
         yield "Where all arrays are:"
         yield ""
@@ -196,7 +197,7 @@ def _arrays(facts: Facts) -> Iterator[str]:
     )
     if hdf5 is None:
         files = _stored(facts.beamtime, _HDF5)
-        hdf5 = next((place for _, place, _ in files), None)
+        hdf5 = next(files, None)
     if hdf5 is not None:
         yield "### HDF5 files: h5py (`pip install h5py hdf5plugin`)"
         yield ""
@@ -247,8 +248,8 @@ def _data_keys(stream: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _stored(beamtime: Beamtime, mimetype: str) -> Iterator[tuple[str, str, str]]:
-    """Yield group, path and data key of frames that are in the folder."""
+def _stored(beamtime: Beamtime, mimetype: str) -> Iterator[str]:
+    """Yield the paths of frames that are in the folder."""
     folder = beamtime.path.parent
     for run in beamtime.search().limit(_LOOKED_AT):
         for array in stored_arrays(run.database, run.uid):
@@ -260,4 +261,4 @@ def _stored(beamtime: Beamtime, mimetype: str) -> Iterator[tuple[str, str, str]]
                     continue
             except (BeamtimeError, OSError, TypeError, ValueError):
                 continue
-            yield os.path.dirname(path), path, array.data_key
+            yield path
