@@ -130,8 +130,7 @@ def _above(path: Path) -> Iterator[Path]:
 def _referred(database: Database) -> list[Path]:
     own = (database.store.name, database.files.name)
     stem = database.path.name.removesuffix(".db")
-    # Whether its own folders have all of it does not matter here.
-    finder = AssetFinder(database.folder, own, f"{stem}_outside", lambda name: True)
+    finder = AssetFinder(database.folder, own, f"{stem}_outside", held=())
     with database.reading() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
