@@ -448,6 +448,8 @@ def test_runs_that_overlap_are_left_out_with_a_word(
     # The next one is taken again.
     mine.recorded(bp.count([Soft("soft", value=[3.0])], 2))
     assert mine.newest()["data"][...].tolist() == [3.0, 3.0]
+    with pytest.raises(StoreStateError, match="came while plan 1 went on"):
+        mine.subscriber.close()
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ class ScanFilling:
             self._axes_are_old = False
 
     def end(self, stop: Document | None) -> None:
-        """Save what there is, with its axes.
+        """Save what there is, with its axes; what comes after begins a new array.
 
         Parameters
         ----------
@@ -175,7 +175,9 @@ class ScanFilling:
             if others:
                 tags["positions"] = others
             self._storage.save(self._plan.axes(self._positions), tags=tags)
-            self._buffer = None
+            # What comes after, if anything does, goes to an array of its own.
+            self._buffer = self._cell = None
+            self._touched = False
         if failure is not None:
             raise failure
         if self._forgotten:

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from bluesky_beamtime.database.kinds import is_array
-from bluesky_beamtime.errors import DocumentError, StoreStateError
 from bluesky_beamtime.recording.bounded_thread import BoundedThread
 from bluesky_beamtime.recording.scan_filling import ScanFilling
+from bluesky_beamtime.recording.scan_runs import Claim, ScanRuns
 
 if TYPE_CHECKING:
     from bluesky_beamtime.storage import ScanStorage
@@ -57,10 +57,16 @@ class ScanSubscriber:
     are read as they are announced.
 
     It works in a thread of its own; the plan waits for it at the end of a run, and when
-    the disk is far behind. Nothing is raised into the plan: a run that makes no array,
-    or comes while another one fills the storage, is left out with a warning; what could
-    not be taken is tried again at the end of the run, logged as an error, and
-    :meth:`close` raises it. A save that fails is told by ``storage.saveFailed``.
+    the disk is far behind. Nothing is raised into the plan: a run that makes no array
+    is left out with a warning; what could not be taken is tried again at the end of the
+    run and logged as an error, as is a run that comes while another one goes on and
+    fills the storage, and :meth:`close` raises it. A save that fails is told by
+    ``storage.saveFailed``.
+
+    A run whose stop document never came, as when the subscriber was taken from the
+    RunEngine before the end, goes on until a whole later run, or 64 documents of one,
+    came without any of it: then it is saved with what it has, and the later run fills
+    its array with all that came meanwhile.
 
     Parameters
     ----------
@@ -109,8 +115,7 @@ class ScanSubscriber:
         self._end_timeout = end_timeout
         self._lock = threading.Lock()
         self._thread: BoundedThread | None = None
-        self._fillings: dict[str, ScanFilling] = {}
-        self._run_of: dict[str, str] = {}
+        self._runs = ScanRuns(self._make, self._note)
         self.error: Exception | None = None
 
     @property
@@ -138,6 +143,8 @@ class ScanSubscriber:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until what was emitted is on disk, or failed; return whether it is.
+
+        A run that waits to know whether the one before it goes on is not waited for.
 
         Parameters
         ----------
@@ -193,93 +200,27 @@ class ScanSubscriber:
         item: Any
         while True:
             try:
-                item = waiting.get(timeout=_REFRESH if self._fillings else None)
+                item = waiting.get(timeout=_REFRESH if self._runs else None)
             except queue.Empty:
                 item = _NOTHING
             if item is None:
                 break
             if isinstance(item, _Told):
                 try:
-                    self._take(item.name, item.doc)
+                    self._runs.take(item.name, item.doc)
                 except Exception as error:
                     # A document that is no document; the next run may be well.
                     self._note("a document was not understood", error)
             if not isinstance(item, _Told) or time.monotonic() > refreshed + _REFRESH:
-                self._refresh()
+                self._runs.refresh()
                 refreshed = time.monotonic()
             if isinstance(item, threading.Event):
                 item.set()
-        for uid in list(self._fillings):
-            self._end(uid, None)
+        self._runs.end()
 
-    def _take(self, name: str, doc: Document) -> None:
-        uid = self._run_uid(name, doc)
-        if name == "start":
-            field, stream, fill, open_array = self._options
-            self._fillings[uid] = ScanFilling(
-                self._storage, doc, field, stream, fill, open_array, self._claim
-            )
-        elif name == "stop":
-            self._end(uid, doc)
-            self._run_of = {k: run for k, run in self._run_of.items() if run != uid}
-        elif uid in self._fillings:
-            self._fill(uid, name, doc)
-
-    def _run_uid(self, name: str, doc: Document) -> str:
-        if name in ("descriptor", "stream_resource"):
-            self._run_of[doc["uid"]] = doc["run_start"]
-            return doc["run_start"]
-        if name == "start":
-            return doc["uid"]
-        if name == "stop":
-            return doc["run_start"]
-        return self._run_of.get(doc.get("descriptor", ""), "")
-
-    def _fill(self, uid: str, name: str, doc: Document) -> None:
-        filling = self._fillings[uid]
-        before = len(filling.missed)
-        try:
-            filling.take(name, doc)
-        except DocumentError as error:
-            del self._fillings[uid]
-            logger.warning("no array is made of %s: %s", filling.label, error)
-        except StoreStateError as error:
-            del self._fillings[uid]
-            self._note(f"the array of {filling.label} ends early", error)
-        except Exception as error:
-            if name == "descriptor":
-                del self._fillings[uid]
-                self._note(f"no array is made of {filling.label}", error)
-            elif not before:
-                # Each point may fail for the same reason; the end counts them.
-                logger.error(
-                    "a point of %s was not taken yet: %s", filling.label, error
-                )
-
-    def _refresh(self) -> None:
-        for filling in self._fillings.values():
-            try:
-                filling.refresh()
-            except Exception:
-                # The end of the run writes them, or says why not.
-                logger.debug("axes of %s not written yet", filling.label, exc_info=True)
-
-    def _end(self, uid: str, stop: Document | None) -> None:
-        filling = self._fillings.pop(uid, None)
-        if filling is None:
-            return
-        try:
-            filling.end(stop)
-        except Exception as error:
-            self._note(f"the array of {filling.label} is not complete", error)
-
-    def _claim(self, filling: ScanFilling) -> None:
-        for other in self._fillings.values():
-            if other is not filling and other.reserved:
-                raise DocumentError(
-                    f"{other.label} is going on and fills the same storage; give runs "
-                    "that overlap a storage and a subscriber each"
-                )
+    def _make(self, start: Document, claim: Claim) -> ScanFilling:
+        field, stream, fill, open_array = self._options
+        return ScanFilling(self._storage, start, field, stream, fill, open_array, claim)
 
     def _note(self, what: str, error: Exception) -> None:
         self.error = self.error or error
