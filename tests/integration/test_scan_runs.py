@@ -171,3 +171,21 @@ def test_close_saves_what_fills_and_what_waits(scans: Scans) -> None:
     scans.begin(4)
     scans.subscriber.close()
     assert scans.saved() == [[1, 2], [3], [4]]
+
+
+@pytest.mark.parametrize("verb", ["wait", "close"])
+def test_listener_that_waits_for_its_own_thread_is_told(
+    verb: str, scans: Scans
+) -> None:
+    """It would wait for itself for ever, and so would the end of the run."""
+    told: list[str] = []
+
+    def listen(tags: dict[str, Any]) -> None:
+        with pytest.raises(StoreStateError) as error:
+            getattr(scans.subscriber, verb)()
+        told.append(str(error.value))
+
+    scans.storage.tagRequest.connect(listen)
+    scans.begin(1, 2).stop()
+    assert scans.saved() == [[1, 2]]
+    assert len(told) == 1 and "must neither wait nor close" in told[0]

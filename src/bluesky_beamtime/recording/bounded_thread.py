@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bluesky_beamtime.errors import StoreStateError
+
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at whether the thread is still there."""
 
@@ -59,7 +61,13 @@ class BoundedThread:
         -------
         bool
             Whether it is.
+
+        Raises
+        ------
+        StoreStateError
+            The thread waits for itself.
         """
+        self._check_waiter()
         deadline = None if timeout is None else time.monotonic() + timeout
         done = threading.Event()
         if not self.put(done):
@@ -75,6 +83,21 @@ class BoundedThread:
         return True
 
     def end(self) -> None:
-        """Let it do what was put, and wait until it has ended."""
+        """Let it do what was put, and wait until it has ended.
+
+        Raises
+        ------
+        StoreStateError
+            The thread waits for itself.
+        """
+        self._check_waiter()
         self.put(None)
         self._thread.join()
+
+    def _check_waiter(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise StoreStateError(
+                f"the thread {self._thread.name!r} cannot wait for itself: a listener "
+                "that is called in it must neither wait nor close; do so where the run "
+                "was started, when it has ended"
+            )

@@ -97,7 +97,8 @@ class ScanSubscriber:
     ``plan_name``, ``scan_id``, ``uid``, ``sample`` if the run names one, and
     ``exit_status``; ``positions`` of what moved along an axis besides the motor that
     names it. Listeners of ``storage.tagRequest`` add to them. They, and those of the
-    other signals, are called in the thread of this object.
+    other signals, are called in the thread of this object, so that they must neither
+    :meth:`wait` for it nor :meth:`close` it.
     """
 
     def __init__(
@@ -151,6 +152,11 @@ class ScanSubscriber:
         timeout
             Seconds; None for no limit. What is being saved is waited for by
             ``storage.wait()``.
+
+        Raises
+        ------
+        StoreStateError
+            A listener of the storage waits, which is called in that thread.
         """
         thread = self._thread
         return True if thread is None else thread.wait(timeout)
@@ -162,6 +168,8 @@ class ScanSubscriber:
 
         Raises
         ------
+        StoreStateError
+            A listener of the storage closes it, which is called in that thread.
         BeamtimeError
             The first thing that went wrong since it began.
         """
