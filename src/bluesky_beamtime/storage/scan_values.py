@@ -17,6 +17,8 @@ Axes = list[NDArray[Any]]
 _KINDS = "biufc"
 _CHUNK_EDGE = 1024
 _ROW = 8192
+_COLOURS = 4
+_COLOUR_CHUNK = 1 << 16  # Numbers.
 
 
 def check_array(
@@ -99,11 +101,20 @@ def _are_same(turned: NDArray[Any], values: NDArray[Any]) -> bool:
 
 
 def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return chunks of one frame, cut at 1024; a row where there are no frames."""
+    """Return chunks of one frame, cut at 1024; a row where there are no frames.
+
+    Where the last axis has no more than 4 steps, as the colours of ``(h, w, 3)`` have,
+    it is taken whole, with some rows before it.
+    """
     if len(shape) < 3:
         return tuple(
             min(n, _ROW) if axis == len(shape) - 1 else 1
             for axis, n in enumerate(shape)
         )
-    frame = tuple(min(n, _CHUNK_EDGE) for n in shape[-2:])
-    return (*(1 for _ in shape[:-2]), *frame)
+    height, width = (min(n, _CHUNK_EDGE) for n in shape[-2:])
+    chunk = (height, width)
+    if len(shape) > 3 and width <= _COLOURS:
+        # Only some: if these are the steps of a scan, every point writes them all.
+        rows = max(1, _COLOUR_CHUNK // (height * width))
+        chunk = (min(shape[-3], rows), height, width)
+    return (*(1 for _ in shape[: -len(chunk)]), *chunk)
