@@ -336,7 +336,9 @@ class ScanStorage(ObservedScans):
         Notes
         -----
         Busy reserves, data update, and the end or a stop saves what is there with the
-        axes of the detector. A scan that is full is saved once.
+        axes of the detector. A scan that is full is saved once. ``dataAcquired`` of
+        PySide has to be a ``Signal(object)``: from ``Signal(dict)`` comes an empty dict
+        for one whose keys are indices, which is logged as an error.
         """
         return follow(self, detector)
 

@@ -437,6 +437,21 @@ def test_detector_is_followed_until_it_is_let_go(
     assert half["axis_1"].tolist() == [10, 20] and half["data"][1].tolist() == [8, 9]
 
 
+def test_points_that_a_signal_of_pyside_drops_are_told(
+    storage: ScanStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L-25: its Signal(dict) brings {} for {(0, 1): 2.0}; once for each scan."""
+    detector = Detector()
+    storage.connect(detector)
+    for number in (1, 2):
+        detector.busyStateChanged.emit(True)
+        for _ in range(3):
+            detector.dataAcquired.emit({})
+        detector.busyStateChanged.emit(False)
+        told = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+        assert len(told) == number and "Signal(object)" in told[0]
+
+
 def test_what_a_killed_process_measured_is_there(tmp_path: Path) -> None:
     """L-13, L-26: the array is on disk, not in memory; its number is not used again."""
     child = """
