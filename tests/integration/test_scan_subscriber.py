@@ -145,12 +145,13 @@ def test_grid_scan_makes_the_array_that_to_grid_makes(
 def test_field_is_the_one_asked_for_or_the_first_number(
     maps: Any, bl: Beamline
 ) -> None:
-    """L-27: hinted, and no axis; of an image the scalar beside it."""
+    """L-27: that is no axis, hinted or not; of an image the scalar beside it."""
     first, asked = maps(), maps(field="diode")
     plan = GRIDS["snaked"]
     asked.take(plan([bl.cam, bl.diode], bl.x, bl.y), "diode")
     same_as_grid(first.newest(), first.recorded.beamtime[-1], "cam")
     first.take(plan([bl.diode], bl.x, bl.y), "diode")
+    first.take(plan([Soft("soft", text=["a"], value=[1.5, 2.5])], bl.x, bl.y), "value")
 
 
 @pytest.mark.parametrize("values", [[1.5, 2.5], [1 + 2j, 3j], [True, False], [3, 4]])

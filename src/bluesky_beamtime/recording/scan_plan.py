@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from bluesky_beamtime.recording.point_values import TIME
 from bluesky_beamtime.storage.layout import plain_json
 
 Document = Mapping[str, Any]
+_NUMBERS = {"number": "f8", "integer": "i8", "boolean": "?"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def choose_field(asked: str | None, descriptor: Document, start: Document) -> st
     ----------
     asked
         The field that was asked for; None for the first image that the devices hint at,
-        or else the first number that is no axis.
+        or else the first number that is no axis, where one that they hint at is before
+        the others.
     descriptor, start
         Documents of the run.
 
@@ -118,12 +120,28 @@ def choose_field(asked: str | None, descriptor: Document, start: Document) -> st
         if field in keys and field not in axes and _is_readable(keys[field])
     ]
     images = [field for field in hinted if _rank(keys[field]) > 1]
-    for field in (*images, *hinted):
+    for field in (*images, *hinted, *_numbers(descriptor, axes)):
         return field
     raise DocumentError(
-        f"no device of the stream {descriptor.get('name')!r} hints at an image or a "
-        f"number; say which field to take: {', '.join(keys)}"
+        f"no device of the stream {descriptor.get('name')!r} hints at an image, and no "
+        f"field is a number and no axis; say which to take: {', '.join(keys)}"
     )
+
+
+def _numbers(descriptor: Document, axes: Set[str]) -> Iterator[str]:
+    """Yield the numbers that are measured, hinted at or not."""
+    keys: Mapping[str, Document] = descriptor["data_keys"]
+    moved = {
+        field
+        for fields in descriptor.get("object_keys", {}).values()
+        if not axes.isdisjoint(fields)
+        for field in fields
+    }
+    for field, key in keys.items():
+        # Neither the setpoint of a motor, nor the time of a frame.
+        beside = field in axes | moved or "coordinate_of" in key
+        if not beside and _is_readable(key) and key.get("dtype") in _NUMBERS:
+            yield field
 
 
 def plan_scan(start: Document, stream: str, field: str, keys: Document) -> ScanPlan:
@@ -220,8 +238,7 @@ def declared_type(data_key: Document) -> np.dtype[Any] | None:
             return np.dtype(said)
         except TypeError:
             return None
-    kinds = {"number": "f8", "integer": "i8", "boolean": "?"}
-    kind = kinds.get(str(data_key.get("dtype")))
+    kind = _NUMBERS.get(str(data_key.get("dtype")))
     return None if kind is None else np.dtype(kind)
 
 

@@ -75,7 +75,8 @@ class ScanSubscriber:
         overlap give each a storage and subscriber of its own, or filter.
     field
         Data key whose values make the array; by default the first image that the
-        devices hint at, or else the first number that is no axis.
+        devices hint at, or else the first number that is no axis, of those that they
+        hint at before the others.
     stream
         Name of the stream.
     fill
