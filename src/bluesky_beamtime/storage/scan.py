@@ -182,7 +182,8 @@ class ScanStorage(ObservedScans):
         StoreStateError
             Nothing is reserved.
         ScanMismatchError
-            An index outside, or a value of another shape or type.
+            An index outside or of no integers, or a value of another shape or type, or
+            masked.
         StoreWriteError
             The disk refused.
         """

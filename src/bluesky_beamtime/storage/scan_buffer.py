@@ -23,6 +23,8 @@ from bluesky_beamtime.storage.scan_values import (
     Axes,
     cast_exactly,
     check_array,
+    check_index,
+    check_values,
     chunks_of,
 )
 
@@ -214,8 +216,9 @@ class ScanBuffer:
         Raises
         ------
         ScanMismatchError
-            An index outside, of another length than before, or a value of another shape
-            or of a type that would lose digits.
+            An index outside, of another length than before, or of anything but
+            integers; a value that is masked, of another shape, or of a type that would
+            lose digits.
         StoreWriteError
             The disk refused; the points before are kept.
         """
@@ -250,7 +253,7 @@ class ScanBuffer:
     def _check(
         self, index: tuple[int, ...], value: Any
     ) -> tuple[tuple[int, ...], NDArray[Any]]:
-        place = tuple(int(n) for n in index)
+        place = check_index(index)
         if len(place) > len(self.shape) or any(
             not 0 <= n < size for n, size in zip(place, self.shape, strict=False)
         ):
@@ -262,7 +265,7 @@ class ScanBuffer:
                 f"index {place} has {len(place)} axes, the ones before had "
                 f"{self.mask.ndim}; indices of one scan have one length"
             )
-        array = np.asarray(value)
+        array = check_values(value, f"the value at {place}")
         expected = self.shape[len(place) :]
         if array.shape != expected:
             raise ScanMismatchError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -35,8 +36,7 @@ def check_array(
         kind: np.dtype[Any] = np.dtype(dtype)
     except TypeError as error:
         raise ScanMismatchError(f"{dtype!r} is no type of numbers") from error
-    if kind.kind not in _KINDS:
-        raise ScanMismatchError(f"a scan holds numbers, not {kind}")
+    _check_kind(kind, "a scan")
     if any(n < 1 for n in shape):
         raise ScanMismatchError(f"a scan of shape {shape} would have no points")
     if fill is None:
@@ -59,13 +59,61 @@ def check_axes(axes: Sequence[Any] | None, shape: tuple[int, ...]) -> Axes:
     for number, size in enumerate(shape):
         axis = given[number] if number < len(given) else None
         values: NDArray[Any] = np.arange(size) if axis is None else np.asarray(axis)
-        if values.shape != (size,) or values.dtype.kind not in "biufc":
+        if values.shape != (size,) or values.dtype.kind not in _KINDS:
             raise ScanMismatchError(
                 f"axis {number} has shape {values.shape} and type {values.dtype}; "
                 f"data of shape {shape} take {size} numbers there"
             )
+        _check_kind(values.dtype, f"axis {number}")
         checked.append(values)
     return checked
+
+
+def _check_kind(kind: np.dtype[Any], what: str) -> None:
+    if kind.kind not in _KINDS:
+        raise ScanMismatchError(f"{what} holds numbers, not {kind}")
+    if kind.kind in "fc" and kind.itemsize > (8 if kind.kind == "f" else 16):
+        known = "float64" if kind.kind == "f" else "complex128"
+        raise ScanMismatchError(
+            f"{what} cannot be kept as {kind}, which other programs do not read; "
+            f"make it {known}"
+        )
+
+
+def check_index(index: Any) -> tuple[int, ...]:
+    """Return an index as a tuple of integers, which NumPy's are as well.
+
+    Raises
+    ------
+    ScanMismatchError
+        It is none, or would have to be rounded.
+    """
+    try:
+        return tuple(operator.index(step) for step in index)
+    except TypeError as error:
+        raise ScanMismatchError(
+            f"{index!r} is no index; give a tuple of integers, one for each axis of "
+            "the scan"
+        ) from error
+
+
+def check_values(value: Any, what: str) -> NDArray[Any]:
+    """Return a value as an array.
+
+    Raises
+    ------
+    ScanMismatchError
+        It is none, or parts of it are masked: they would count as measured.
+    """
+    if np.ma.is_masked(value):
+        raise ScanMismatchError(
+            f"{what} is masked, at least in part; leave its index out, or say what "
+            "stands there with numpy.ma.filled"
+        )
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ScanMismatchError(f"{what} is no array of numbers: {error}") from error
 
 
 def cast_exactly(values: NDArray[Any], dtype: np.dtype[Any], what: str) -> NDArray[Any]:

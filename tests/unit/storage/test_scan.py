@@ -284,6 +284,45 @@ def test_points_come_in_any_order(storage: ScanStorage, tmp_path: Path) -> None:
     assert read(tmp_path / "folder/data_1.npz")["data"].tolist() == [8, 9]
 
 
+@pytest.mark.parametrize(
+    ("index", "value", "why"),
+    [
+        ((1.9, 0.7), 5.0, "is no index"),
+        (1, 5.0, "is no index"),
+        ((0, "1"), 5.0, "is no index"),
+        ((0, 0), np.ma.masked, r"value at \(0, 0\) is masked"),
+        ((1,), np.ma.masked_equal([1.0, 2.0], 2.0), "numpy.ma.filled"),
+        ((1,), [[1.0], [2.0, 3.0]], "no array"),
+    ],
+)
+def test_no_point_is_rounded_or_made_up(
+    storage: ScanStorage, index: Any, value: Any, why: str
+) -> None:
+    """L-16, L-18: and nothing of that update is written."""
+    storage.reserve((2, 2))
+    with pytest.raises(ScanMismatchError, match=why):
+        storage.update({index: value})
+    storage.save()
+    assert not storage.saving
+    storage.reserve((2, 2))
+    storage.update({(np.int64(1),): np.ma.masked_equal([1.0, 2.0], 9.0)})
+
+
+@pytest.mark.skipif(np.dtype("g").itemsize == 8, reason="it has no more digits here")
+def test_numbers_that_no_file_holds_are_refused(storage: ScanStorage) -> None:
+    """L-13, L-19: others would not read them; a value may lose its last digits."""
+    long = np.ones(2, np.longdouble)
+    with pytest.raises(ScanMismatchError, match="make it float64"):
+        storage.reserve((2,), dtype=np.longdouble)
+    with pytest.raises(ScanMismatchError, match="make it complex128"):
+        storage.reserve((2,), dtype=np.clongdouble)
+    with pytest.raises(ScanMismatchError, match="axis 0 cannot be kept"):
+        storage.reserve((2,), axes=[long])
+    storage.reserve((2,))
+    storage.update({(): long})
+    assert not storage.reserved
+
+
 def test_update_before_reserve_says_what_to_do(storage: ScanStorage) -> None:
     """L-17, L-20: and saving nothing is nothing."""
     with pytest.raises(StoreStateError, match="reserve"):
