@@ -69,6 +69,26 @@ def scan_folder(base: str | os.PathLike[str], folder: str) -> Path:
     return place
 
 
+def check_folder(base: str | os.PathLike[str], folder: str) -> None:
+    """Check that scans may go to ``base/folder``, be it there already or not.
+
+    Raises
+    ------
+    PathError
+        :func:`scan_folder` refuses it, or a part of it is a file.
+    """
+    place = scan_folder(base, folder)
+    for part in (place, *place.parents):
+        if os.path.isdir(part):
+            return
+        # Not a link to nowhere: its disk may not be there yet.
+        if os.path.exists(part):
+            raise PathError(
+                f"scans cannot go to {str(place)!r}: {str(part)!r} is no folder; "
+                "choose another one, or move what is there away"
+            )
+
+
 def next_number(folder: Path, name: str) -> int:
     """Return the highest number that ``name`` has in ``folder`` plus one, 0 for none.
 

@@ -12,6 +12,7 @@ from bluesky_beamtime.storage.paths import check_name
 from bluesky_beamtime.storage.scan_files import need_h5py
 from bluesky_beamtime.storage.scan_names import (
     SUFFIXES,
+    check_folder,
     next_number,
     scan_folder,
 )
@@ -46,7 +47,7 @@ class ScanSettings(ABC):
         self._lock = threading.RLock()
         self._format = format
         self._base = os.fspath(base)
-        scan_folder(self._base, folder)
+        check_folder(self._base, folder)
         self._folder, self._name = folder, check_name(name, "the name")
         self._numbered = bool(numbered)
 
@@ -109,7 +110,7 @@ class ScanSettings(ABC):
             old = {key: getattr(self, key) for key in new}
             vars(self).update(new)
             try:
-                scan_folder(self._base, self._folder)
+                check_folder(self._base, self._folder)
                 self.getNumber()
             except BaseException:
                 vars(self).update(old)

@@ -86,6 +86,24 @@ def test_base_folder_and_name_say_where(storage: ScanStorage, tmp_path: Path) ->
     assert (storage.folder, storage.name) == ("2026/LaB6", "map")
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_file_is_no_folder_for_scans(
+    storage: ScanStorage, tmp_path: Path, numbered: bool
+) -> None:
+    """L-02, L-03: that is told at once, and nothing changes."""
+    storage.numbered = numbered
+    (tmp_path / "notes.txt").touch()
+    for base in ("notes.txt", "notes.txt/below"):
+        with pytest.raises(PathError, match="is no folder"):
+            storage.base = tmp_path / base
+        with pytest.raises(PathError, match="is no folder"):
+            storage.folder = base
+        with pytest.raises(PathError, match="is no folder"):
+            ScanStorage(tmp_path, base)
+    assert (storage.base, storage.folder) == (str(tmp_path), "folder")
+    storage.folder = "not/yet/there"
+
+
 def test_a_current_folder_that_is_gone_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
