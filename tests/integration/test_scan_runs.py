@@ -164,6 +164,20 @@ def test_outer_run_goes_on_in_an_array_of_its_own(
     assert scans.saved()[3:] == [[6]]
 
 
+def test_run_that_goes_on_after_several_others_is_told(scans: Scans) -> None:
+    """Only the last one that was given up is remembered in full."""
+    oldest = scans.begin(1)
+    scans.begin(2)
+    scans.begin(3).stop()
+    scans.begin(4)
+    scans.begin(5).stop()
+    oldest.points(6, 7)
+    oldest.stop()
+    assert scans.saved() == [[1], [2], [3], [4], [5]]
+    with pytest.raises(StoreStateError, match="run 1 went on after two later runs"):
+        scans.subscriber.close()
+
+
 def test_close_saves_what_fills_and_what_waits(scans: Scans) -> None:
     """Each in its turn."""
     scans.begin(1, 2)

@@ -73,6 +73,7 @@ class ScanRuns:
         self._make, self._note = make, note
         self._runs: dict[str, _Run] = {}
         self._run_of: dict[str, str] = {}
+        self._dropped: dict[str, str] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
@@ -100,8 +101,17 @@ class ScanRuns:
             else:
                 self._hand_on(uid, name, doc)
             self._settle()
+        elif name != "stop" and uid in self._dropped:
+            label = self._dropped.pop(uid)
+            error = StoreStateError(
+                f"{label} went on after two later runs had come without any of it, and "
+                "what it measured then is in no array; give runs that overlap a "
+                "storage and a subscriber each"
+            )
+            self._note(f"the array of {label} ends early", error)
         if name == "stop":
-            self._forget(uid)
+            self._dropped.pop(uid, None)
+            self._run_of = {k: run for k, run in self._run_of.items() if run != uid}
 
     def refresh(self) -> None:
         """Write the axes of what is being filled."""
@@ -206,8 +216,7 @@ class ScanRuns:
         """Save what fills the storage or waits for it, and was silent since."""
         for uid in [uid for uid, run in self._runs.items() if run.given_up]:
             # The last one may come back; to keep them all would fill the memory.
-            del self._runs[uid]
-            self._forget(uid)
+            self._dropped[uid] = self._runs.pop(uid).filling.label
         silent = [(k, run) for k, run in self._runs.items() if run.heard < new.since]
         for uid, run in sorted(silent, key=lambda pair: not pair[1].fills):
             self._go_on(uid, run)
@@ -220,9 +229,6 @@ class ScanRuns:
                 )
                 run.given_up = True
                 self._save(run, None)
-
-    def _forget(self, uid: str) -> None:
-        self._run_of = {k: run for k, run in self._run_of.items() if run != uid}
 
 
 def _overlap(filling: ScanFilling, other: _Run) -> str:
