@@ -505,6 +505,22 @@ async def test_D_43_the_first_call_fixes_the_columns_of_all_its_readings(
     assert warned == (["new"] if schema == "drop" else [])
 
 
+@pytest.mark.parametrize("schema", ["drop", "raise"])
+async def test_D_43_the_first_call_fits_its_own_columns(
+    table: Kind, tmp_path: Path, schema: str
+) -> None:
+    """D-43, D-44: whatever types its values have, the last of them included."""
+    values = [None, *range(200), 0.5]
+    readings = [
+        make_reading(n, device=device, values={"x": value}, units={})
+        for device in ("a", "b")
+        for n, value in enumerate(values)
+    ]
+    async with table.make(tmp_path, schema=schema) as sink:
+        await sink.write_many(readings)
+    assert [row["x"] for row in table.rows(sink)] == values * 2
+
+
 async def test_D_43_columns_have_one_order_however_the_calls_are_cut(
     table: Kind, tmp_path: Path
 ) -> None:

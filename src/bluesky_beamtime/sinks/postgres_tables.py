@@ -224,11 +224,12 @@ class PostgresTable:
                 f"{', '.join(map(repr, new))}; schema='drop' leaves it out, "
                 "create_tables=True lets the sink add it"
             )
-        # What does not fit the types that these suggest widens them.
+        # What does not fit the types that a few suggest widens them, if it may.
+        few = 100 if self.columns.policy == "evolve" else None
         rows = [
             row
             for batch in batches
-            for row in self.columns.fit(batch.columns, batch.rows[:100])
+            for row in self.columns.fit(batch.columns, batch.rows[:few])
         ]
         values = dict(
             zip(self.columns.names or (), zip(*rows, strict=True), strict=True)
