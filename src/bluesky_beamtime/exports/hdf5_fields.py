@@ -152,11 +152,25 @@ def _layout(field: Field, folder: Path) -> Any:
         if first == last:
             continue
         path, dataset, shape = _hdf5_place(field, stored[int(source_of_row[first])])
-        relative = os.path.relpath(path, folder)
-        source: Any = h5py.VirtualSource(relative, dataset, shape, field.dtype)
+        source: Any = h5py.VirtualSource(
+            _spelt(_way_to(path, folder)), _spelt(dataset), shape, field.dtype
+        )
         begin = int(index_of_row[first])
         layout[first:last] = source[begin * each : (begin + last - first) * each]
     return layout
+
+
+def _way_to(path: str, folder: Path) -> str:
+    """Return the relative path from a folder to a file.
+
+    The kernel takes ``..`` of what a link leads to, not of the link.
+    """
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+
+
+def _spelt(name: str) -> str:
+    """Return a name as virtual datasets take it, where ``%b`` is a number."""
+    return name.replace("%", "%%")
 
 
 def _hdf5_place(field: Field, stored: Any) -> tuple[str, str, tuple[int, ...]]:

@@ -114,6 +114,27 @@ def test_several_frames_of_an_event_can_be_linked(tmp_path: Path) -> None:
     assert path.stat().st_size < 64 << 10
 
 
+@pytest.mark.parametrize("frames", ["frames", "50%beam", "a%b"])
+def test_links_hold_through_linked_folders(tmp_path: Path, frames: str) -> None:
+    """Both ends by way of a symbolic link, and opened by way of it or not."""
+    pytest.importorskip("hdf5plugin")
+    stack = np.arange(1, 25, dtype="u2").reshape(4, 2, 3)
+    for folder in ("disk/raw", "far/away/exports"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "raw").symlink_to(tmp_path / "disk" / "raw")
+    (tmp_path / "out").symlink_to(tmp_path / "far" / "away" / "exports")
+    with Beamtime(tmp_path / "raw" / "x.db") as beamtime:
+        run = Emitter(beamtime, tmp_path / "raw" / frames)
+        run.describe("primary", {}, {"cam": (stack, 1, HDF5Writer)})
+        found = beamtime[run.stop().uid]
+        (path,) = found.export(tmp_path / "out" / "x.nxs", "nexus", frames="external")
+    for way in (path, path.resolve()):
+        with h5py.File(way) as file:
+            linked = file["entry/instrument/cam/cam"]
+            assert linked.is_virtual
+            np.testing.assert_array_equal(linked, stack)
+
+
 def check_structure(path: Path) -> None:
     """Check by h5py alone what readers rely on to find and draw a plot."""
     with h5py.File(path) as root:
