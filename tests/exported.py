@@ -6,7 +6,7 @@ import csv
 import json
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,50 @@ def emit_long_run(beamtime: Any, folder: Path, *, events: int, frames: int) -> s
         beamtime("event", event)
     beamtime("stop", composed.compose_stop())
     return uid
+
+
+def emit_reconfigured(
+    beamtime: Any, *settings: Mapping[str, Any], rows: int = 2
+) -> str:
+    """Emit a run in which a device was configured: a descriptor for each of them.
+
+    Parameters
+    ----------
+    beamtime
+        What takes documents.
+    *settings
+        What the descriptor says: ``exposure``, ``exposure_units`` and ``units``, those
+        of the readings.
+    rows
+        Events of each.
+    """
+    composed = event_model.compose_run(metadata={"plan_name": "any", "scan_id": 4})
+    beamtime("start", composed.start_doc)
+    for place, told in enumerate(settings):
+        described = {"source": "sim", "dtype": "number", "shape": []}
+        setting = {**described, "units": told.get("exposure_units", "s")}
+        mode = {"source": "sim", "dtype": "string", "shape": []}
+        stream = composed.compose_descriptor(
+            name="primary",
+            data_keys={"det": {**described, "units": told.get("units", "V")}},
+            hints={},
+            configuration={
+                "det": {
+                    "data": {"exposure": told["exposure"], "mode": "a"},
+                    "timestamps": {"exposure": 1.0, "mode": 1.0},
+                    "data_keys": {"exposure": setting, "mode": mode},
+                }
+            },
+            object_keys={"det": ["det"]},
+        )
+        beamtime("descriptor", stream.descriptor_doc)
+        for number in range(place * rows + 1, (place + 1) * rows + 1):
+            event = stream.compose_event(
+                data={"det": float(number)}, timestamps={"det": 1.0}, seq_num=number
+            )
+            beamtime("event", event)
+    beamtime("stop", composed.compose_stop())
+    return composed.start_doc["uid"]
 
 
 def seen_in(path: Path, to: str) -> Any:

@@ -2,6 +2,7 @@
 
 from .accounting import Account as Account
 from .decoding import decode as decode
+from .descriptions import Setting as Setting
 from .documents import NamedDocument as NamedDocument
 from .encoding import encode as encode
 from .engine import Database as Database

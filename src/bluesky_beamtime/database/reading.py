@@ -15,6 +15,7 @@ from bluesky_beamtime.database.columns import (
     referenced_frames,
 )
 from bluesky_beamtime.database.declared_axes import Coordinate, declared_coordinates
+from bluesky_beamtime.database.descriptions import Descriptions, told_units
 from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.database.event_table import EventTable
 from bluesky_beamtime.database.external import FrameRows, frame_rows
@@ -50,7 +51,9 @@ class StreamReading:
         self._stream = stream
         self._database = stream.run.database
         self._uids = [uid for uid, _ in stream.descriptor_rows()]
-        self._data_keys = stream.data_keys
+        described = Descriptions(stream)
+        self._data_keys = described.data_keys()
+        self._units_of_rows = described.units_of_rows()
         self._asked = fields is not None
         self._fields = self._check(fields)
         rows = frame_rows(self._database, stream.run.uid, self._uids)
@@ -97,6 +100,19 @@ class StreamReading:
         for numbers in found[1:]:
             common = np.intersect1d(common, numbers, assume_unique=True)
         return common
+
+    def warn_of_units(self, *, stacklevel: int) -> None:
+        """Warn of fields whose units changed: one attribute cannot say them."""
+        for key in self._fields:
+            if key in self._units_of_rows:
+                warnings.warn(
+                    f"{self._stream.run.label}: the units of {key!r} changed within "
+                    f"the stream {self._stream.name!r}: "
+                    f"{told_units(self._units_of_rows[key])}. Its values are as they "
+                    "were measured; Stream.units_of_rows has all",
+                    BeamtimeWarning,
+                    stacklevel=stacklevel,
+                )
 
     # ---------------------------------------------------------------------- dataset
 
@@ -253,11 +269,14 @@ class StreamReading:
 
     def _attributes(self, key: str) -> dict[str, Any]:
         data_key = self._data_keys[key]
-        return {
+        told = {
             name: data_key[name]
             for name in ("units", "precision", "source")
             if data_key.get(name) is not None
         }
+        if key in self._units_of_rows:
+            told["units_of_rows"] = encode(self._units_of_rows[key])
+        return told
 
     def _run_attributes(self) -> dict[str, Any]:
         run = self._stream.run

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 
 from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.decoding import decode
+from bluesky_beamtime.database.descriptions import Descriptions, Setting
 from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import RowFrames
-from bluesky_beamtime.errors import DocumentError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,36 +59,45 @@ class Stream:
 
     @property
     def data_keys(self) -> dict[str, dict[str, Any]]:
-        """What each field is: source, dtype, shape, units."""
-        keys: dict[str, dict[str, Any]] = {}
-        for descriptor in self.descriptors:
-            try:
-                keys |= descriptor["data_keys"]
-            except (KeyError, TypeError, ValueError) as error:
-                raise DocumentError(
-                    f"a stored descriptor of {self.name!r} is damaged: no data keys"
-                ) from error
-        return keys
+        """What each field is: source, dtype, shape, units.
+
+        A field whose units changed within the stream has none here; see
+        :attr:`units_of_rows`.
+        """
+        return Descriptions(self).data_keys()
+
+    @property
+    def units_of_rows(self) -> dict[str, list[tuple[int, str | None]]]:
+        """The units of each field that does not have the same in all rows.
+
+        ``{field: [(seq_num, units), …]}``, each with the first event that has them;
+        empty unless a device was configured within the run so that its units changed.
+        """
+        return Descriptions(self).units_of_rows()
 
     @property
     def configuration(self) -> dict[str, dict[str, Any]]:
-        """Settings of each device, ``{device: {field: value}}``."""
-        settings: dict[str, dict[str, Any]] = {}
-        for descriptor in self.descriptors:
-            for device, configuration in descriptor.get("configuration", {}).items():
-                settings.setdefault(device, {}).update(configuration.get("data", {}))
-        return settings
+        """Settings of each device, ``{device: {field: value}}``.
+
+        Of one that was changed within the run the last; see
+        :attr:`configuration_changes`.
+        """
+        return Descriptions(self).configuration()
 
     @property
     def configuration_units(self) -> dict[str, dict[str, str]]:
         """Units of the settings that have some, ``{device: {field: unit}}``."""
-        units: dict[str, dict[str, str]] = {}
-        for descriptor in self.descriptors:
-            for device, configuration in descriptor.get("configuration", {}).items():
-                for field, key in configuration.get("data_keys", {}).items():
-                    if isinstance(key.get("units"), str):
-                        units.setdefault(device, {})[field] = key["units"]
-        return units
+        return Descriptions(self).configuration_units()
+
+    @property
+    def configuration_changes(self) -> dict[str, dict[str, list[Setting]]]:
+        """Settings that were changed within the run, ``{device: {field: […]}}``.
+
+        Each value of a setting, the first one too, with the ``seq_num`` of the first
+        event that was taken with it: an exposure that ``bps.configure`` made longer
+        after two events is ``[Setting(1, 0.1, "s"), Setting(3, 0.5, "s")]``.
+        """
+        return Descriptions(self).configuration_changes()
 
     @property
     def num_events(self) -> int:
@@ -154,7 +163,9 @@ class Stream:
             after ``time`` if an event has several. Of a run that is going on: the
             events that are complete in every field. Long texts, and texts that are
             missing now and then, are objects; pandas holds no half of a surrogate pair
-            among these, which stands there as its escape.
+            among these, which stands there as its escape. A field whose units changed
+            within the run has no ``units``, but ``units_of_rows``, and a warning says
+            so.
 
         Raises
         ------
@@ -164,7 +175,9 @@ class Stream:
             The frames of a field that was asked for cannot be read. Those that nobody
             asked for by name are left out with a warning.
         """
-        return StreamReading(self, fields, dask=chunks is not None).dataset()
+        reading = StreamReading(self, fields, dask=chunks is not None)
+        reading.warn_of_units(stacklevel=3)
+        return reading.dataset()
 
     def frames(self, field: str) -> RowFrames:
         """Return the frames of a field as a lazy array: indexing it reads frames.
@@ -203,6 +216,7 @@ class Stream:
         import pandas as pd
 
         reading = StreamReading(self, fields, scalars=True)
+        reading.warn_of_units(stacklevel=3)
         dataset = reading.dataset()
         columns: dict[str, Any] = {"time": dataset["time"].values}
         columns |= {

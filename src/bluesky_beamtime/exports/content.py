@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import Any, cast
 
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 
 from bluesky_beamtime.database import Run, Stream
 from bluesky_beamtime.database.declared_axes import declared_coordinates
+from bluesky_beamtime.database.descriptions import Descriptions, told_units
 from bluesky_beamtime.database.external import FrameRows, frame_rows
+from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import frame_dims
-from bluesky_beamtime.errors import DocumentError
+from bluesky_beamtime.errors import BeamtimeWarning, DocumentError
 from bluesky_beamtime.exports.fields import Axis, Field, StreamContent
 
 
@@ -45,6 +49,22 @@ class RunContent:
         """The fields of all streams whose rows are frames."""
         return [field for stream in self.streams.values() for field in stream.images]
 
+    def warn_of_units(self) -> None:
+        """Warn of fields whose units changed: for formats with one unit for a field."""
+        for stream in self.streams.values():
+            for field in stream.fields.values():
+                if field.units_of_rows:
+                    warnings.warn(
+                        f"{self.run.label}: the units of {field.key!r} changed within "
+                        f"the stream {stream.name!r}: "
+                        f"{told_units(field.units_of_rows)}. Its values are written as "
+                        "they were measured; csv, xlsx and parquet have the units of "
+                        "each row",
+                        BeamtimeWarning,
+                        # Past the format and Run.export.
+                        stacklevel=5,
+                    )
+
     def scan_axes(self, stream: str) -> list[str]:
         """Return the data keys of the axes that a plan scanned, slowest first."""
         hints: Any = self.run.start.get("hints")
@@ -69,17 +89,20 @@ def read_stream(stream: Stream) -> StreamContent:
     it: in a run that was cut off one camera may have got further than another, or than
     the events.
     """
-    data_keys = stream.data_keys
+    described = Descriptions(stream)
+    data_keys, units = described.data_keys(), described.units_of_rows()
     uids = [uid for uid, _ in stream.descriptor_rows()]
     streamed = frame_rows(stream.run.database, stream.run.uid, uids)
-    table: Any = stream.read([k for k in data_keys if k not in streamed], chunks=None)
+    whole = [key for key in data_keys if key not in streamed]
+    table: Any = StreamReading(stream, whole, dask=False).dataset()
     # Half of the reading, and only some formats want them.
     stamps = cache(stream.timestamps)
     fields: dict[str, Field] = {}
     for key, data_key in data_keys.items():
         device = _device_of(stream, key)
         if key in streamed:
-            fields[key] = _streamed(stream, key, device, data_key, streamed[key])
+            field = _streamed(stream, key, device, data_key, streamed[key])
+            fields[key] = replace(field, units_of_rows=units.get(key, ()))
             continue
         name = f"{key}_value" if key in ("time", "seq_num") else key
         if name in table.variables:
@@ -94,6 +117,7 @@ def read_stream(stream: Stream) -> StreamContent:
                 taken=partial(_aligned, stamps, name, seq_nums),
                 dims=tuple(map(str, table[name].dims[1:])),
                 axes=tuple(_axes(table[name])),
+                units_of_rows=units.get(key, ()),
             )
     found = [field.seq_nums for field in fields.values()]
     if table.sizes["time"] or not found:

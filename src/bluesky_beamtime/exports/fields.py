@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,12 @@ class Field:
     """Names of the axes behind that of the rows."""
     axes: tuple[Axis, ...] = ()
     """Coordinates of those axes that have some."""
+    units_of_rows: Sequence[tuple[int, str | None]] = ()
+    """Units, each with the ``seq_num`` from which they hold, if they changed."""
 
     @property
     def units(self) -> str | None:
-        """Units, None without."""
+        """Units of all rows, None without."""
         units = self.data_key.get("units")
         return units if isinstance(units, str) else None
 
@@ -66,8 +68,23 @@ class Field:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the descriptor says of the values themselves."""
-        told = ("units", "precision", "source")
-        return {k: self.data_key[k] for k in told if self.data_key.get(k) is not None}
+        named = ("units", "precision", "source")
+        told = {k: self.data_key[k] for k in named if self.data_key.get(k) is not None}
+        changed = {"units_of_rows": self.units_of_rows} if self.units_of_rows else {}
+        return told | changed
+
+    @property
+    def has_units(self) -> bool:
+        """Whether any row has units."""
+        return self.units is not None or bool(self.units_of_rows)
+
+    def units_at(self, seq_nums: NDArray[np.int64]) -> list[str | None]:
+        """Return the units at some sequence numbers."""
+        if not self.units_of_rows:
+            return [self.units] * len(seq_nums)
+        begins = [seq_num for seq_num, _ in self.units_of_rows]
+        places = np.searchsorted(begins, seq_nums, side="right") - 1
+        return [self.units_of_rows[max(0, place)][1] for place in places.tolist()]
 
     @property
     def streamed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
-from bluesky_beamtime.exports.hdf5_fields import add_field, describe, plain
+from bluesky_beamtime.exports.hdf5_fields import add_changes, add_field, describe, plain
 from bluesky_beamtime.exports.hdf5_file import create_hdf5
 from bluesky_beamtime.exports.names import level_name, unique_names
 
@@ -20,11 +21,14 @@ def write_hdf5(content: RunContent, files: ExportFiles) -> None:
 
     ``/streams/<stream>/data/<key>`` holds the values, ``timestamps/<key>`` beside it
     when each was taken, ``time`` and ``seq_num`` the rows; a field that lacks some rows
-    has its own ``rows/<key>``. ``configuration/<device>/<setting>`` holds the settings.
-    The groups ``/start``, ``/stop`` and ``/sample`` have what was said of the run;
-    lists and mappings in them are JSON.
+    has its own ``rows/<key>``. ``configuration/<device>/<setting>`` holds the settings;
+    one that was changed within the run has all its values, and
+    ``<setting>_seq_num`` beside it the first event that was taken with each. The groups
+    ``/start``, ``/stop`` and ``/sample`` have what was said of the run; lists and
+    mappings in them are JSON.
     """
     run = content.run
+    content.warn_of_units()
     with create_hdf5(files.single(), files) as root:
         _document(root, "start", run.start)
         if run.stop is not None:
@@ -58,25 +62,42 @@ def _write_stream(group: Any, stream: StreamContent, files: ExportFiles) -> None
         if not np.array_equal(field.seq_nums, stream.seq_nums):
             group.require_group("rows")[name] = field.seq_nums
     units = stream.stream.configuration_units
+    changes = stream.stream.configuration_changes
     configuration = stream.stream.configuration
     devices = unique_names(configuration, level_name)
     for device, settings in configuration.items():
         below = group.require_group(f"configuration/{devices[device]}")
-        _values(below, settings, units.get(device, {}))
+        changed = changes.get(device, {})
+        same = {key: settings[key] for key in settings if key not in changed}
+        names = unique_names(settings, level_name)
+        _values(below, same, units.get(device, {}), names)
+        rows = {key: f"{names[key]}_seq_num" for key in changed}
+        beside = unique_names(rows.values(), level_name, names.values())
+        for key, held in changed.items():
+            add_changes(below, names[key], beside[rows[key]], held)
+            describe(below[names[key]], {"name": _renamed(key, names)})
 
 
 def _document(root: Any, name: str, document: dict[str, Any]) -> None:
-    _values(root.create_group(name), document, {})
+    names = unique_names(document, level_name)
+    _values(root.create_group(name), document, {}, names)
 
 
-def _values(group: Any, values: dict[str, Any], units: dict[str, str]) -> None:
-    names = unique_names(values, level_name)
+def _values(
+    group: Any,
+    values: Mapping[str, Any],
+    units: Mapping[str, str],
+    names: Mapping[str, str],
+) -> None:
     for key, value in values.items():
         if value is not None:
             group[names[key]] = plain(value)
-            renamed = key if names[key] != key else None
-            told = {"units": units.get(key), "name": renamed}
+            told = {"units": units.get(key), "name": _renamed(key, names)}
             describe(group[names[key]], told)
+
+
+def _renamed(key: str, names: Mapping[str, str]) -> str | None:
+    return key if names[key] != key else None
 
 
 hdf5 = ExportFormat("hdf5", "h5", write_hdf5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_beamtime.database import Setting
+from bluesky_beamtime.database.columns import make_column
 from bluesky_beamtime.database.rowframes import RowFrames
 from bluesky_beamtime.errors import ExportError
 from bluesky_beamtime.exports.fields import Field
@@ -71,6 +73,35 @@ def _write_chunks(dataset: Any, first: int, block: NDArray[Any]) -> None:
     corner = (0,) * (block.ndim - 1)
     for number, row in enumerate(block, first):
         dataset.id.write_direct_chunk((number, *corner), row)
+
+
+def add_changes(
+    group: Any, name: str, beside: str, settings: Sequence[Setting]
+) -> None:
+    """Write a setting that was changed within the run: a row for each value.
+
+    Parameters
+    ----------
+    group
+        h5py group.
+    name
+        Name of the dataset; its attribute ``seq_num`` is the other's name.
+    beside
+        Name of the dataset with the first ``seq_num`` of each.
+    settings
+        The values in their order.
+    """
+    column = make_column(name, [setting.value for setting in settings], {}, Path())
+    values = column.values
+    if values.dtype.kind in "OU":
+        dataset = _add_texts(group, name, values)
+    else:
+        dataset = group.create_dataset(name, data=values)
+    group[beside] = np.array([setting.seq_num for setting in settings], np.int64)
+    units = [(setting.seq_num, setting.units) for setting in settings]
+    same = len({unit for _, unit in units}) == 1
+    told = {"units": units[0][1]} if same else {"units_of_rows": units}
+    describe(dataset, {"seq_num": beside, **told})
 
 
 def _add_texts(group: Any, name: str, values: NDArray[Any]) -> Any:

@@ -37,6 +37,7 @@ def write_netcdf(content: RunContent, files: ExportFiles) -> None:
     copied block by block. What has no type in netCDF is JSON text; texts end at no
     zero, which is written as a backslash and a 0.
     """
+    content.warn_of_units()
     streams = list(content.streams.values())
     paths = files.several([stream.name for stream in streams])
     for stream, path in zip(streams, paths, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from bluesky_beamtime._version import __version__
-from bluesky_beamtime.database import encode
+from bluesky_beamtime.database import Setting, encode
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.hdf5_fields import (
+    add_changes,
     add_field,
     describe,
     plain,
@@ -50,6 +51,7 @@ def write_nexus(
         ``"embedded"`` copies frames; ``"external"`` links those that detectors wrote
         into HDF5 files, by relative paths.
     """
+    content.warn_of_units()
     with create_hdf5(files.single(), files) as root:
         root.attrs["NX_class"] = "NXroot"
         root.attrs["creator"] = f"bluesky-beamtime {__version__}"
@@ -161,6 +163,7 @@ class _Entry:
             devices.setdefault(field.device, []).append(field)
         configuration = stream.stream.configuration
         units = stream.stream.configuration_units
+        changes = stream.stream.configuration_changes
         for device in dict.fromkeys([*devices, *configuration]):
             fields = devices.get(device, [])
             name = nexus_name(device)
@@ -177,7 +180,10 @@ class _Entry:
             settings = configuration.get(device)
             if settings:
                 below = new_group(group, unused(group, "configuration"), "NXcollection")
-                _settings(below, settings, units.get(device, {}))
+                changed = changes.get(device, {})
+                same = {k: v for k, v in settings.items() if k not in changed}
+                _settings(below, same, units.get(device, {}))
+                _changed_settings(below, changed)
 
     def _class_of(self, device: str, fields: list[Field]) -> str:
         if device in self._run.start.get("motors", ()):
@@ -226,6 +232,13 @@ def _settings(
         name = unused(group, nexus_name(key))
         group[name] = plain(value)
         describe(group[name], {"units": units.get(key), "bluesky_name": key})
+
+
+def _changed_settings(group: Any, changed: Mapping[str, Sequence[Setting]]) -> None:
+    for key, held in changed.items():
+        name = unused(group, nexus_name(key))
+        add_changes(group, name, unused(group, f"{name}_seq_num"), held)
+        describe(group[name], {"bluesky_name": key})
 
 
 nexus = ExportFormat("nexus", "nxs", write_nexus)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database import encode
+from bluesky_beamtime.database.variable_names import free_name
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
@@ -31,6 +32,7 @@ def write_parquet(
     """Write a Parquet file for each stream.
 
     Units stand in the metadata of each column, the start document in that of the file.
+    A field whose units changed within the run has a column ``<key>_unit`` instead.
     Arrays and frames are fixed-shape tensors, which readers that do not know them see
     as lists. A value that is not there is null; what has no type of its own is JSON.
 
@@ -52,7 +54,7 @@ def write_parquet(
     if content.run.stop is not None:
         told["stop"] = encode(content.run.stop)
     for stream, path in zip(streams, paths, strict=True):
-        columns = [_Column(field) for field in stream.fields.values()]
+        columns = _columns(stream)
         schema = _schema(columns, told | {"stream": stream.name})
         # Numbers hardly repeat, and to look for it costs more than all the rest.
         texts = [column.name for column in columns if column.is_text]
@@ -60,7 +62,15 @@ def write_parquet(
             _write_rows(writer, schema, stream, columns, files)
 
 
-def _schema(columns: list[_Column], told: Mapping[str, str]) -> Any:
+def _columns(stream: StreamContent) -> list[_Column | _Units]:
+    columns = [_Column(field) for field in stream.fields.values()]
+    taken = [column.name for column in columns]
+    changed = [field for field in stream.fields.values() if field.units_of_rows]
+    units = [_Units(field, free_name(f"{field.key}_unit", taken)) for field in changed]
+    return [*columns, *units]
+
+
+def _schema(columns: list[_Column | _Units], told: Mapping[str, str]) -> Any:
     pa: Any = import_module("pyarrow")
     head = [
         pa.field("seq_num", pa.int64()),
@@ -73,7 +83,7 @@ def _write_rows(
     writer: Any,
     schema: Any,
     stream: StreamContent,
-    columns: list[_Column],
+    columns: list[_Column | _Units],
     files: ExportFiles,
 ) -> None:
     pa: Any = import_module("pyarrow")
@@ -160,6 +170,27 @@ class _Column:
 
     def _text(self, value: Any) -> str:
         return json_text(value) if self._json else plain_text(value)
+
+
+class _Units:
+    """The units of each row of a field, as a column."""
+
+    row_bytes = 0
+    is_text = True
+
+    def __init__(self, field: Field, name: str) -> None:
+        self._field, self.name = field, name
+
+    def described(self) -> Any:
+        pa: Any = import_module("pyarrow")
+        return pa.field(self.name, pa.string())
+
+    def rows(self, numbers: NDArray[np.int64]) -> Any:
+        """Return the units at some sequence numbers, null where there are none."""
+        pa: Any = import_module("pyarrow")
+        units = self._field.units_at(numbers)
+        texts = [None if unit is None else plain_text(unit) for unit in units]
+        return pa.array(texts, pa.string())
 
 
 parquet = ExportFormat("parquet", "parquet", write_parquet)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from bluesky_beamtime.database.variable_names import free_name
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
@@ -46,31 +47,27 @@ def column_names(stream: StreamContent, *, units: bool) -> list[str]:
     names = ["seq_num", "time"]
     for field in fields:
         if field.key in ("seq_num", "time"):
-            names.append(_free(f"{field.key}_value", keys))
+            names.append(free_name(f"{field.key}_value", keys))
         else:
             names.append(field.key)
     if units:
         for field in fields:
-            if field.units is not None:
-                names.append(_free(f"{field.key}_unit", names))
+            if field.has_units:
+                names.append(free_name(f"{field.key}_unit", names))
     return names
-
-
-def _free(name: str, taken: Container[str]) -> str:
-    """Return a name that no other column has."""
-    return _free(f"{name}_", taken) if name in taken else name
 
 
 def table_rows(stream: StreamContent, *, units: bool) -> Iterator[list[Any]]:
     """Yield the rows; arrays of an event are JSON text, what is missing is None."""
     fields = table_fields(stream)
-    told = [f.units for f in fields if f.units is not None] if units else []
+    told = [field for field in fields if units and field.has_units]
     for first in range(0, len(stream.seq_nums), _ROWS):
         numbers = stream.seq_nums[first : first + _ROWS]
         times = stream.times[first : first + _ROWS]
         columns = [_cells(field, numbers) for field in fields]
+        columns += [field.units_at(numbers) for field in told]
         yield from (
-            [number, None if np.isnan(time) else time, *cells, *told]
+            [number, None if np.isnan(time) else time, *cells]
             for number, time, *cells in zip(
                 numbers.tolist(), times.tolist(), *columns, strict=True
             )

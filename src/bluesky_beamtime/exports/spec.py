@@ -13,7 +13,7 @@ from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
 from bluesky_beamtime.exports.format import ExportFormat
 from bluesky_beamtime.exports.names import unique_names
-from bluesky_beamtime.exports.texts import utc
+from bluesky_beamtime.exports.texts import json_text, utc
 
 _ROWS = 1024
 
@@ -25,9 +25,11 @@ def write_spec(content: RunContent, files: ExportFiles) -> None:
     """Write a file with one scan for each stream; its number is the scan number.
 
     The scanned axes come first and what the devices hint at last, as SPEC has it; units
-    are comments ``#C unit <key> = <unit>``. Texts, arrays and frames are left out, with
-    a warning.
+    are comments ``#C unit <key> = <unit>``, units that changed within the stream
+    ``#C units_of_rows <key> = [[<seq_num>, <unit>], …]``. Texts, arrays and frames are
+    left out, with a warning.
     """
+    content.warn_of_units()
     streams = list(content.streams.values())
     paths = files.several([stream.name for stream in streams])
     names: dict[str, None] = {}
@@ -93,6 +95,11 @@ def _head(
             f"#C unit {label} = {_line(field.units)}"
             for label, field in zip(labels, fields, strict=True)
             if field.units is not None
+        ),
+        *(
+            f"#C units_of_rows {label} = {_line(json_text(field.units_of_rows))}"
+            for label, field in zip(labels, fields, strict=True)
+            if field.units_of_rows
         ),
         f"#N {len(columns)}",
         f"#L {'  '.join(columns)}",

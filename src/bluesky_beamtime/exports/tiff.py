@@ -38,6 +38,7 @@ def write_tiff(content: RunContent, files: ExportFiles) -> None:
 
     The description of the first page is JSON, with the data key, units, run and shape.
     """
+    content.warn_of_units()
     for path, field in _cameras(content, files):
         _write(path, field, files, metadata=_told(content, field))
 
@@ -47,6 +48,7 @@ def write_ome_tiff(content: RunContent, files: ExportFiles) -> None:
 
     Units and run are JSON in the description of the image.
     """
+    content.warn_of_units()
     for path, field in _cameras(content, files):
         if field.dtype.name not in (*_OME_TYPES, "bool"):
             raise ExportError(
@@ -85,6 +87,7 @@ def _told(content: RunContent, field: Field) -> dict[str, Any]:
         "data_key": field.key,
         "stream": field.stream,
         "units": field.units,
+        **({"units_of_rows": field.units_of_rows} if field.units_of_rows else {}),
         "run": content.run.uid,
         "scan_id": content.run.scan_id,
     }

@@ -29,6 +29,7 @@ def write_zarr(content: RunContent, files: ExportFiles) -> None:
     as version 3 has no stable specification of texts yet.
     """
     library: Any = import_module("zarr")
+    content.warn_of_units()
     streams = list(content.streams.values())
     paths = files.several([stream.name for stream in streams])
     for stream, path in zip(streams, paths, strict=True):
