@@ -20,6 +20,7 @@ from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.database.event_table import EventTable
 from bluesky_beamtime.database.external import FrameRows, frame_rows
 from bluesky_beamtime.database.rowframes import RowFrames, frame_dims
+from bluesky_beamtime.database.variable_names import ROWS, free_name, variable_names
 from bluesky_beamtime.errors import (
     BeamtimeWarning,
     DocumentError,
@@ -54,6 +55,7 @@ class StreamReading:
         described = Descriptions(stream)
         self._data_keys = described.data_keys()
         self._units_of_rows = described.units_of_rows()
+        self._names = variable_names(self._data_keys)
         self._asked = fields is not None
         self._fields = self._check(fields)
         rows = frame_rows(self._database, stream.run.uid, self._uids)
@@ -133,13 +135,13 @@ class StreamReading:
                 sizes |= mine
                 along |= declared_coordinates(self._data_keys[key], mine)
                 attributes = self._attributes(key)
-                variables[_variable(key)] = (dims, column.values, attributes)
+                variables[self._names[key]] = (dims, column.values, attributes)
         coordinates: dict[str, Any] = {
             "time": ("time", self._times(frames), {"units": "s"}),
             "seq_num": ("time", self._seq_nums),
         }
-        for name in along.keys() - self._data_keys.keys() - coordinates.keys():
-            coordinates[name] = along[name]
+        taken = self._taken()
+        coordinates |= {name: along[name] for name in along if name not in taken}
         for key in filter(self._is_frame_coordinate, self._fields):
             if key not in variables:
                 continue
@@ -154,15 +156,19 @@ class StreamReading:
         Devices may declare dimensions as they like: two cameras of different sizes that
         both say ``y`` and ``x`` do not fit into one Dataset.
         """
-        shape = column.values.shape[1:]
+        shape, taken = column.values.shape[1:], self._taken()
         clash = any(
-            sizes.get(name, size) != size or name == "time" or name in self._data_keys
+            sizes.get(name, size) != size or name in taken
             for name, size in zip(column.dims, shape, strict=True)
         )
         if not clash:
             return column.dims
         names = frame_dims(key, len(shape))
-        return tuple(f"{n}_" if n in self._data_keys else n for n in names)
+        return tuple(free_name(name, taken) for name in names)
+
+    def _taken(self) -> set[str]:
+        """Return the names that fields and rows have."""
+        return {*ROWS, *self._data_keys, *self._names.values()}
 
     def timestamps(self) -> xr.Dataset:
         """Return the times of the fields' values as a Dataset."""
@@ -173,7 +179,7 @@ class StreamReading:
             values = self._events.values((self._part, key), self._seq_nums)
             column = make_column(key, values, {"dtype": "number"}, self._database.store)
             dims = ("time", *column.dims)
-            variables[_variable(key)] = (dims, column.values, {"units": "s"})
+            variables[self._names[key]] = (dims, column.values, {"units": "s"})
         coordinates = {
             "time": ("time", self._times({}), {"units": "s"}),
             "seq_num": ("time", self._seq_nums),
@@ -294,8 +300,3 @@ class StreamReading:
         if status is not None:
             attributes["exit_status"] = status
         return attributes
-
-
-def _variable(key: str) -> str:
-    """Return the variable's name of a field; two names are those of coordinates."""
-    return f"{key}_value" if key in ("time", "seq_num") else key

@@ -12,6 +12,7 @@ from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.descriptions import Descriptions, Setting
 from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import RowFrames
+from bluesky_beamtime.database.variable_names import variable_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +129,7 @@ class Stream:
         return field in self.data_keys
 
     def __getitem__(self, field: str) -> xr.DataArray:
-        return self.read([field])[field]
+        return self.read([field])[variable_names(self.data_keys).get(field, field)]
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.data_keys)
@@ -161,7 +162,9 @@ class Stream:
             positions of axes at each frame, ``<key>_<axis>``. Frames are dask arrays
             with dimensions ``time``, ``<key>_y``, ``<key>_x``, and ``<key>_frame``
             after ``time`` if an event has several. Of a run that is going on: the
-            events that are complete in every field. Long texts, and texts that are
+            events that are complete in every field. A field that is called ``time`` or
+            ``seq_num`` is the variable ``time_value``, or ``time_value_`` if there is
+            such a field too. Long texts, and texts that are
             missing now and then, are objects; pandas holds no half of a surrogate pair
             among these, which stands there as its escape. A field whose units changed
             within the run has no ``units``, but ``units_of_rows``, and a warning says

@@ -17,6 +17,7 @@ from bluesky_beamtime.database.descriptions import Descriptions, told_units
 from bluesky_beamtime.database.external import FrameRows, frame_rows
 from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import frame_dims
+from bluesky_beamtime.database.variable_names import variable_names
 from bluesky_beamtime.errors import BeamtimeWarning, DocumentError
 from bluesky_beamtime.exports.fields import Axis, Field, StreamContent
 
@@ -93,6 +94,7 @@ def read_stream(stream: Stream) -> StreamContent:
     data_keys, units = described.data_keys(), described.units_of_rows()
     uids = [uid for uid, _ in stream.descriptor_rows()]
     streamed = frame_rows(stream.run.database, stream.run.uid, uids)
+    names = variable_names(data_keys)
     whole = [key for key in data_keys if key not in streamed]
     table: Any = StreamReading(stream, whole, dask=False).dataset()
     # Half of the reading, and only some formats want them.
@@ -104,7 +106,7 @@ def read_stream(stream: Stream) -> StreamContent:
             field = _streamed(stream, key, device, data_key, streamed[key])
             fields[key] = replace(field, units_of_rows=units.get(key, ()))
             continue
-        name = f"{key}_value" if key in ("time", "seq_num") else key
+        name = names[key]
         if name in table.variables:
             seq_nums = np.asarray(table["seq_num"].values, np.int64)
             fields[key] = Field(
@@ -124,7 +126,7 @@ def read_stream(stream: Stream) -> StreamContent:
         found.append(np.asarray(table["seq_num"].values, np.int64))
     rows = np.unique(np.concatenate(found))
     times = _times(table, fields, rows)
-    return StreamContent(stream, rows, times, fields, table.attrs)
+    return StreamContent(stream, rows, times, fields, table.attrs, names)
 
 
 def _streamed(

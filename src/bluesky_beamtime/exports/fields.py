@@ -147,6 +147,8 @@ class StreamContent:
     """The fields by data key."""
     attributes: Mapping[str, Any]
     """What is known of the run, in simple values: a Dataset has it as attributes."""
+    names: Mapping[str, str]
+    """Names of the fields where ``time`` and ``seq_num`` are those of the rows."""
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_beamtime.database.variable_names import ROWS
 from bluesky_beamtime.exports.fields import BLOCK_BYTES, Field, StreamContent
 from bluesky_beamtime.exports.names import level_name, unique_names
 from bluesky_beamtime.exports.texts import cell_text, json_text, plain_text
@@ -80,9 +81,9 @@ class Dataset:
             Variable("time", ("time",), stream.times, {"units": "s"}, True),
             Variable("seq_num", ("time",), stream.seq_nums, {}, True),
         ]
-        variables = {key: _variable(key) for key in stream.fields}
-        names = unique_names(variables.values(), level_name, ("time", "seq_num"))
-        self._taken = {"time", "seq_num", *names.values()}
+        variables = {key: stream.names[key] for key in stream.fields}
+        names = unique_names(variables.values(), level_name, ROWS)
+        self._taken = {*ROWS, *names.values()}
         for key, field in stream.fields.items():
             self._add(field, names[variables[key]], stream)
 
@@ -128,10 +129,6 @@ class Dataset:
         """Return names that belong to arrays which are no axes."""
         axes = {v.name for v in self.variables if v.dims == (v.name,)}
         return self._taken - axes
-
-
-def _variable(key: str) -> str:
-    return f"{key}_value" if key in ("time", "seq_num") else key
 
 
 def _attribute(value: Any) -> Any:

@@ -63,7 +63,9 @@ def write_parquet(
 
 
 def _columns(stream: StreamContent) -> list[_Column | _Units]:
-    columns = [_Column(field) for field in stream.fields.values()]
+    columns = [
+        _Column(field, stream.names[key]) for key, field in stream.fields.items()
+    ]
     taken = [column.name for column in columns]
     changed = [field for field in stream.fields.values() if field.units_of_rows]
     units = [_Units(field, free_name(f"{field.key}_unit", taken)) for field in changed]
@@ -105,9 +107,9 @@ def _write_rows(
 class _Column:
     """A field as a column."""
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: Field, name: str) -> None:
         pa: Any = import_module("pyarrow")
-        self._field = field
+        self._field, self.name = field, name
         self.row_bytes = field.dtype.itemsize * int(np.prod(field.shape[1:]))
         self._json = False
         self._tensor = False
@@ -131,12 +133,6 @@ class _Column:
         if self._json:
             metadata["encoding"] = "json"
         return pa.field(self.name, self._type, metadata=metadata)
-
-    @property
-    def name(self) -> str:
-        """Name of the column."""
-        key = self._field.key
-        return f"{key}_value" if key in ("seq_num", "time") else key
 
     @property
     def is_text(self) -> bool:

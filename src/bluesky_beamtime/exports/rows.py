@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bluesky_beamtime.database.variable_names import free_name
+from bluesky_beamtime.database.variable_names import ROWS, free_name
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
@@ -43,13 +43,7 @@ def column_names(stream: StreamContent, *, units: bool) -> list[str]:
         Whether ``<key>_unit`` stands beside each field that has units.
     """
     fields = table_fields(stream)
-    keys = {field.key for field in fields}
-    names = ["seq_num", "time"]
-    for field in fields:
-        if field.key in ("seq_num", "time"):
-            names.append(free_name(f"{field.key}_value", keys))
-        else:
-            names.append(field.key)
+    names = [*ROWS, *(stream.names[field.key] for field in fields)]
     if units:
         for field in fields:
             if field.has_units:

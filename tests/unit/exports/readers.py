@@ -42,6 +42,16 @@ def from_json(text: str) -> Any:
     return untagged(json.loads(text, parse_constant=refuse))
 
 
+def column_of(name: str, names: Sequence[str]) -> str:
+    """Return the name of a column: that of the rows belongs to them."""
+    if name not in _ROWS:
+        return name
+    shown = f"{name}_value"
+    while shown in names:
+        shown += "_"
+    return shown
+
+
 def read_csv(paths: Sequence[Path], keys: Sequence[Sequence[str]]) -> Found:
     """Read tables of text; cells are texts."""
     found: Found = {}
@@ -75,7 +85,7 @@ def read_xlsx(paths: Sequence[Path], keys: Sequence[Sequence[str]]) -> Found:
 
 
 def _table(head: list[Any], rows: list[list[Any]], names: Sequence[str]) -> Any:
-    shown = [f"{n}_value" if n in ("seq_num", "time") else n for n in names]
+    shown = [column_of(name, names) for name in names]
     assert len(set(head)) == len(head)
     assert head[:2] == ["seq_num", "time"]
     found: dict[str, tuple[dict[int, Any], Any]] = {}
@@ -136,7 +146,7 @@ def read_parquet(paths: Sequence[Path], keys: Sequence[Sequence[str]]) -> Found:
             if place >= table.num_columns:
                 break
             field = table.schema.field(place)
-            assert field.name == (f"{name}_value" if name in _ROWS else name)
+            assert field.name == column_of(name, names)
             told = field.metadata or {}
             values = table.column(place).to_pylist()
             if told.get(b"encoding") == b"json":
