@@ -78,6 +78,8 @@ class _Entry:
         instrument = new_group(self._entry, "instrument", "NXinstrument")
         for stream in content.streams.values():
             self._write_devices(instrument, stream)
+        # A stream may be called as this is.
+        self._write_documents()
         plots = Plots(self._entry, content, self._places)
         found = [plots.write(stream) for stream in content.streams.values()]
         names = list(content.streams)
@@ -85,7 +87,6 @@ class _Entry:
         default = best or next(filter(None, found), None)
         if default is not None:
             self._entry.attrs["default"] = default
-        self._write_documents()
 
     # ------------------------------------------------------------- what is told of it
 

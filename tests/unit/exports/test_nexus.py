@@ -182,6 +182,27 @@ def test_every_kind_of_run_is_valid(tmp_path: Path, name: str) -> None:
     check_structure(path)
 
 
+@pytest.mark.parametrize(
+    "name", ["bluesky", "instrument", "title", "user_1", "default"]
+)
+def test_a_stream_may_be_called_as_a_part_of_the_file(
+    tmp_path: Path, name: str
+) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        run = Emitter(beamtime, tmp_path)
+        run.table(name, {"x": {}}, [{"x": 1.5}])
+        uid = run.stop().uid
+        (path,) = beamtime[uid].export(tmp_path / "run.nxs", "nexus")
+    with h5py.File(path) as root:
+        entry = root["entry"]
+        assert entry["bluesky/streams"].asstr()[...].tolist() == [name]
+        (plot,) = (
+            group for group in entry.values() if group.attrs.get("bluesky_name") == name
+        )
+        assert plot["x"][...].tolist() == [1.5]
+    check_structure(path)
+
+
 def test_frames_that_cannot_be_linked_are_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="frames='embedded'"):
         run.export(tmp_path / "run.nxs", "nexus", frames="external")
