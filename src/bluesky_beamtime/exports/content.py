@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property, partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,13 @@ from bluesky_beamtime.database import Run, Stream
 from bluesky_beamtime.database.declared_axes import declared_coordinates
 from bluesky_beamtime.database.descriptions import Descriptions, told_units
 from bluesky_beamtime.database.external import FrameRows, frame_rows
+from bluesky_beamtime.database.kinds import is_list
 from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import frame_dims
 from bluesky_beamtime.database.variable_names import variable_names
 from bluesky_beamtime.errors import BeamtimeWarning, DocumentError
 from bluesky_beamtime.exports.fields import Axis, Field, StreamContent
+from bluesky_beamtime.exports.texts import mapping_in, texts_in
 
 
 class RunContent:
@@ -68,17 +70,11 @@ class RunContent:
 
     def scan_axes(self, stream: str) -> list[str]:
         """Return the data keys of the axes that a plan scanned, slowest first."""
-        hints: Any = self.run.start.get("hints")
-        dimensions: list[Any] = []
-        if isinstance(hints, Mapping):
-            dimensions = list(hints.get("dimensions") or [])  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        dimensions: Any = mapping_in(self.run.start.get("hints")).get("dimensions")
         found: list[str] = []
-        for dimension in dimensions:
-            # A plan may say anything there: a wrong word costs no export.
-            if not isinstance(dimension, (list, tuple)) or len(dimension) != 2:  # pyright: ignore[reportUnknownArgumentType]
-                continue
-            keys, name = cast("list[Any]", dimension)
-            if name == stream:
+        for dimension in dimensions if is_list(dimensions) else ():
+            if is_list(dimension) and len(dimension) == 2 and dimension[1] == stream:
+                keys = texts_in(dimension[0])
                 found += [key for key in keys if key in self.streams[stream].fields]
         return [key for key in found if key != "time"]
 
@@ -157,8 +153,8 @@ def _streamed(
 
 def _device_of(stream: Stream, key: str) -> str:
     for descriptor in stream.descriptors:
-        for device, keys in descriptor.get("object_keys", {}).items():
-            if key in keys:
+        for device, keys in mapping_in(descriptor.get("object_keys")).items():
+            if key in texts_in(keys):
                 return device
     return key
 

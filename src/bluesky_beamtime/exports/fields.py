@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database import Stream
+from bluesky_beamtime.exports.texts import mapping_in, texts_in
 
 BLOCK_BYTES = 8 << 20
 """What is held in memory at a time of a stack of frames."""
@@ -165,6 +166,6 @@ class StreamContent:
         """Data keys that the devices recommend for a plot."""
         keys: list[str] = []
         for descriptor in self.stream.descriptors:
-            for hint in descriptor.get("hints", {}).values():
-                keys += hint.get("fields", [])
+            for hint in mapping_in(descriptor.get("hints")).values():
+                keys += texts_in(mapping_in(hint).get("fields"))
         return [key for key in dict.fromkeys(keys) if key in self.fields]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_beamtime.database.kinds import is_integer
 from bluesky_beamtime.database.variable_names import ROWS
 from bluesky_beamtime.exports.fields import BLOCK_BYTES, Field, StreamContent
 from bluesky_beamtime.exports.names import level_name, unique_names
@@ -134,10 +135,9 @@ class Dataset:
 def _attribute(value: Any) -> Any:
     if isinstance(value, str):
         return plain_text(value)
-    fits = isinstance(value, int) and -(2**63) <= value < 2**63
-    if fits or isinstance(value, (bool, float)):
-        return value
-    return json_text(value)
+    # netCDF has no truth values.
+    fits = is_integer(value) and -(2**63) <= value < 2**63
+    return value if fits or isinstance(value, float) else json_text(value)
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:

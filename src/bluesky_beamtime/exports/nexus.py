@@ -33,6 +33,7 @@ from bluesky_beamtime.exports.nexus_groups import (
     unused,
 )
 from bluesky_beamtime.exports.nexus_plots import Plots
+from bluesky_beamtime.exports.texts import texts_in
 
 
 def write_nexus(
@@ -187,9 +188,9 @@ class _Entry:
                 _changed_settings(below, changed)
 
     def _class_of(self, device: str, fields: list[Field]) -> str:
-        if device in self._run.start.get("motors", ()):
+        if device in texts_in(self._run.start.get("motors")):
             return "NXpositioner"
-        if device in self._run.start.get("detectors", ()):
+        if device in texts_in(self._run.start.get("detectors")):
             return "NXdetector"
         if any(len(field.shape) > 1 for field in fields):
             return "NXdetector"

@@ -13,6 +13,7 @@ from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.hdf5_fields import describe, plain
 from bluesky_beamtime.exports.names import nexus_name
 from bluesky_beamtime.exports.nexus_groups import EPOCH, new_group, unused
+from bluesky_beamtime.exports.texts import texts_in
 
 
 class Plots:
@@ -52,7 +53,7 @@ class Plots:
             and not field.streamed
             and len(field.seq_nums) == rows
         ]
-        detectors: list[Any] = list(self._run.start.get("detectors", ()))
+        detectors = texts_in(self._run.start.get("detectors"))
 
         def place(field: Field) -> tuple[bool, int, int]:
             # Descriptors have devices in any order, the plan has the user's.

@@ -129,7 +129,7 @@ class _Column:
     def described(self) -> Any:
         pa: Any = import_module("pyarrow")
         field = self._field
-        metadata = {} if field.units is None else {"units": field.units}
+        metadata = {} if field.units is None else {"units": plain_text(field.units)}
         if self._json:
             metadata["encoding"] = "json"
         return pa.field(self.name, self._type, metadata=metadata)
