@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bluesky_beamtime import Beamtime
+from bluesky_beamtime.database import Run
 from bluesky_beamtime.errors import BeamtimeWarning, ExportError
+from bluesky_beamtime.pages import stream_facts
 from tests.exported import FORMATS
 
 words = st.sampled_from(
@@ -74,18 +76,19 @@ def said(
     return {place: told or {} for place, told in given.items()}
 
 
-def export_all(beamtime: Beamtime, said: dict[str, Any]) -> None:
-    uid = emit(beamtime, said)
+def export_all(beamtime: Beamtime, said: dict[str, Any]) -> Run:
+    run = beamtime[emit(beamtime, said)]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", BeamtimeWarning)
         for to, extension in FORMATS.items():
             try:
-                paths = beamtime[uid].export(Path(folder) / f"run.{extension}", to)
+                paths = run.export(Path(folder) / f"run.{extension}", to)
             except ExportError:
                 # No frames are in the run; msgpack has no integers of 70 bits.
                 assert to in ("tiff", "ome-tiff", "msgpack")
                 continue
             assert all(path.exists() for path in paths)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -104,8 +107,12 @@ def export_all(beamtime: Beamtime, said: dict[str, Any]) -> None:
         said(data_key={"units": False, "precision": True}),
     ],
 )
-def test_a_wrong_word_costs_no_export(beamtime: Beamtime, told: dict[str, Any]) -> None:
-    export_all(beamtime, told)
+def test_a_wrong_word_costs_no_export_and_no_plot(
+    beamtime: Beamtime, told: dict[str, Any]
+) -> None:
+    stream = export_all(beamtime, told).primary
+    assert stream_facts(stream)["curves"]
+    assert stream.plot("y").get_lines()
 
 
 @settings(

@@ -8,6 +8,7 @@ import io
 import time
 from typing import TYPE_CHECKING, Any
 
+from bluesky_beamtime.database.kinds import texts_in
 from bluesky_beamtime.errors import BeamtimeError, DocumentError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def draw(stream: Stream, field: str | None, axes: Any) -> None:
     """
     dataset = stream.read()
     drawable = [str(k) for k, v in dataset.data_vars.items() if v.dtype.kind in "biuf"]
-    motors = [m for m in stream.run.start.get("motors") or () if m in drawable]
+    motors = [m for m in texts_in(stream.run.start.get("motors")) if m in drawable]
     if field is None:
         frames = [key for key in drawable if dataset[key].ndim in (3, 4)]
         curves = [k for k in drawable if dataset[k].ndim == 1 and k not in motors]

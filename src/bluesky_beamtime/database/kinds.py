@@ -19,6 +19,22 @@ def is_list(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, (list, tuple))
 
 
+def texts_in(value: Any) -> list[str]:
+    """Return the texts of a list, or a lone one; what else is there says nothing.
+
+    A plan may say anything where names are wanted, and must not cost a plot or an
+    export by that.
+    """
+    if isinstance(value, str):
+        return [value]
+    return [item for item in value if isinstance(item, str)] if is_list(value) else []
+
+
+def mapping_in(value: Any) -> Mapping[Any, Any]:
+    """Return a mapping; of what is none an empty one."""
+    return value if is_mapping(value) else {}
+
+
 def is_array(value: Any) -> TypeGuard[NDArray[Any]]:
     """Say whether a value is a NumPy array."""
     return isinstance(value, np.ndarray)

@@ -15,13 +15,12 @@ from bluesky_beamtime.database import Run, Stream
 from bluesky_beamtime.database.declared_axes import declared_coordinates
 from bluesky_beamtime.database.descriptions import Descriptions, told_units
 from bluesky_beamtime.database.external import FrameRows, frame_rows
-from bluesky_beamtime.database.kinds import is_list
+from bluesky_beamtime.database.kinds import is_list, mapping_in, texts_in
 from bluesky_beamtime.database.reading import StreamReading
 from bluesky_beamtime.database.rowframes import frame_dims
 from bluesky_beamtime.database.variable_names import variable_names
 from bluesky_beamtime.errors import BeamtimeWarning, DocumentError
 from bluesky_beamtime.exports.fields import Axis, Field, StreamContent
-from bluesky_beamtime.exports.texts import mapping_in, texts_in
 
 
 class RunContent:

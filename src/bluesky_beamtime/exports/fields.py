@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database import Stream
-from bluesky_beamtime.exports.texts import mapping_in, texts_in
+from bluesky_beamtime.database.kinds import mapping_in, texts_in
 
 BLOCK_BYTES = 8 << 20
 """What is held in memory at a time of a stack of frames."""

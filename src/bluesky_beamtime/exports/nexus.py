@@ -12,6 +12,7 @@ import numpy as np
 
 from bluesky_beamtime._version import __version__
 from bluesky_beamtime.database import Setting, encode
+from bluesky_beamtime.database.kinds import texts_in
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
@@ -33,7 +34,6 @@ from bluesky_beamtime.exports.nexus_groups import (
     unused,
 )
 from bluesky_beamtime.exports.nexus_plots import Plots
-from bluesky_beamtime.exports.texts import texts_in
 
 
 def write_nexus(

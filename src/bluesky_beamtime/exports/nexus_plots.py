@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from bluesky_beamtime.database.kinds import texts_in
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
 from bluesky_beamtime.exports.hdf5_fields import describe, plain
 from bluesky_beamtime.exports.names import nexus_name
 from bluesky_beamtime.exports.nexus_groups import EPOCH, new_group, unused
-from bluesky_beamtime.exports.texts import texts_in
 
 
 class Plots:

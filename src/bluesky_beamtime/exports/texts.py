@@ -9,25 +9,11 @@ from typing import Any, cast
 import numpy as np
 
 from bluesky_beamtime.database import encode
-from bluesky_beamtime.database.kinds import is_list, is_mapping
 
 
 def plain_text(text: str) -> str:
     """Return text that can be UTF-8: half of a surrogate pair is written as such."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def texts_in(value: Any) -> list[str]:
-    """Return the texts of a list.
-
-    A plan may say anything where names are wanted: a wrong word costs no export.
-    """
-    return [v for v in value if isinstance(v, str)] if is_list(value) else []
-
-
-def mapping_in(value: Any) -> Mapping[Any, Any]:
-    """Return a mapping; an empty one for anything else."""
-    return value if is_mapping(value) else {}
 
 
 def json_text(value: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
+from bluesky_beamtime.database.kinds import texts_in
 from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import StorageError
@@ -34,9 +35,4 @@ def read_readable(stream: Stream) -> tuple[Any, dict[str, StorageError]]:
 
 def motors_of(run: Run) -> list[str]:
     """Return the fields of the axes that a plan names, whatever else it says."""
-    named: Any = run.start.get("motors")
-    if isinstance(named, str):
-        return [named]
-    if not isinstance(named, (list, tuple)):
-        return []
-    return [name for name in cast("list[Any]", named) if isinstance(name, str)]
+    return texts_in(run.start.get("motors"))

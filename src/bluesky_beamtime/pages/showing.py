@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bluesky_beamtime.database.kinds import mapping_in, texts_in
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.pages.curves import scan_axis
@@ -77,9 +78,8 @@ def hinted_fields(stream: Stream) -> set[str]:
     """Return the fields that the devices recommend for a plot."""
     fields: set[str] = set()
     for descriptor in stream.descriptors:
-        hints: Any = descriptor.get("hints") or {}
-        for hint in hints.values():
-            fields.update(hint.get("fields") or ())
+        for hint in mapping_in(descriptor.get("hints")).values():
+            fields.update(texts_in(mapping_in(hint).get("fields")))
     return fields
 
 
