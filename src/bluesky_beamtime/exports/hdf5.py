@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bluesky_beamtime.database.descriptions import Descriptions
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import StreamContent
 from bluesky_beamtime.exports.files import ExportFiles
@@ -61,9 +62,10 @@ def _write_stream(group: Any, stream: StreamContent, files: ExportFiles) -> None
             describe(stamps[name], {"units": "s"})
         if not np.array_equal(field.seq_nums, stream.seq_nums):
             group.require_group("rows")[name] = field.seq_nums
-    units = stream.stream.configuration_units
-    changes = stream.stream.configuration_changes
-    configuration = stream.stream.configuration
+    described = Descriptions(stream.stream)
+    units = described.configuration_units()
+    changes = described.configuration_changes()
+    configuration = described.configuration()
     devices = unique_names(configuration, level_name)
     for device, settings in configuration.items():
         below = group.require_group(f"configuration/{devices[device]}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from bluesky_beamtime._version import __version__
 from bluesky_beamtime.database import Setting, encode
+from bluesky_beamtime.database.descriptions import Descriptions
 from bluesky_beamtime.database.kinds import texts_in
 from bluesky_beamtime.exports.content import RunContent
 from bluesky_beamtime.exports.fields import Field, StreamContent
@@ -163,9 +164,10 @@ class _Entry:
         devices: dict[str, list[Field]] = {}
         for field in stream.fields.values():
             devices.setdefault(field.device, []).append(field)
-        configuration = stream.stream.configuration
-        units = stream.stream.configuration_units
-        changes = stream.stream.configuration_changes
+        described = Descriptions(stream.stream)
+        configuration = described.configuration()
+        units = described.configuration_units()
+        changes = described.configuration_changes()
         for device in dict.fromkeys([*devices, *configuration]):
             fields = devices.get(device, [])
             name = nexus_name(device)
