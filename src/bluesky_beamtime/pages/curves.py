@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import DocumentError, RunNotFoundError
 from bluesky_beamtime.pages.pictures import array_png
-from bluesky_beamtime.pages.readable import motors_of
+from bluesky_beamtime.pages.readable import motors_of, read_fields, units_of
 
 WIDTH, HEIGHT = 440, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 24, 40
@@ -65,7 +65,7 @@ def plot_svg(stream: Stream, field: str, x: str = "", *, alone: bool = True) -> 
     if drawn is None:
         against = x or scan_axis(stream)
         fields = [field] if against in ("", "seq_num", "time") else [field, against]
-        dataset = stream.read(fields)
+        dataset = read_fields(stream, fields)
         values = dataset[field]
         if values.ndim != 1 or values.dtype.kind not in "biuf":
             raise RunNotFoundError(f"the field {field!r} is no curve")
@@ -105,7 +105,7 @@ def scan_axis(stream: Stream) -> str:
 
 def label_of(values: Any) -> str:
     """Return the name of a variable, with its units."""
-    units = values.attrs.get("units")
+    units = units_of(values)
     name = "event" if values.name == "seq_num" else str(values.name)
     return f"{name} ({units})" if units else name
 

@@ -9,7 +9,7 @@ from bluesky_beamtime.database.kinds import mapping_in, texts_in
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.errors import BeamtimeError
 from bluesky_beamtime.pages.curves import scan_axis
-from bluesky_beamtime.pages.readable import motors_of, read_readable
+from bluesky_beamtime.pages.readable import motors_of, read_readable, units_of
 
 _MOST_CURVES = 12
 _MOST_ROWS = 200
@@ -68,7 +68,7 @@ def stream_facts(stream: Stream) -> dict[str, Any]:
             if variable.ndim >= 3 and variable.shape[0]
         ],
         "columns": columns,
-        "units": {c: str(dataset[c].attrs.get("units", "")) for c in columns[1:]},
+        "units": {c: units_of(dataset[c]) for c in columns[1:]},
         "rows": [[_cell(value) for value in row] for row in cells],
         "cut": events > _MOST_ROWS,
     }

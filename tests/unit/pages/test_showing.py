@@ -15,6 +15,7 @@ from bluesky_beamtime.database import Run
 from bluesky_beamtime.errors import RunNotFoundError
 from bluesky_beamtime.pages import plot_svg, stream_facts, thumbnail_png
 from bluesky_beamtime.pages.curves import scan_axis
+from tests.exported import emit_reconfigured
 
 NUMBER = {"source": "s", "dtype": "number", "shape": [], "units": "mm"}
 IMAGE = {"source": "s", "dtype": "array", "shape": [4, 3], "dtype_numpy": "<u2"}
@@ -88,6 +89,14 @@ def test_curve_is_against_the_axis_that_was_scanned(beamtime: Beamtime) -> None:
         facts = stream_facts(run.primary)
         assert facts["curves"][0] == "signal"
         assert axis not in facts["curves"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_units_that_changed_are_all_told(beamtime: Beamtime) -> None:
+    told = ({"exposure": 1, "units": "V"}, {"exposure": 2, "units": "mV"})
+    stream = beamtime[emit_reconfigured(beamtime, *told)].primary
+    assert stream_facts(stream)["units"] == {"det": "V, mV"}
+    assert "det (V, mV)" in plot_svg(stream, "det")
 
 
 def test_what_is_no_curve_is_refused(beamtime: Beamtime) -> None:
