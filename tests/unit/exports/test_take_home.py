@@ -29,6 +29,7 @@ from bluesky_beamtime.exports.takehome import copying, naming, readme
 from bluesky_beamtime.exports.takehome.manifest import Manifest
 from bluesky_beamtime.storage import HDF5Writer, ZarrWriter
 from bluesky_beamtime.testing import assert_documents_equal
+from tests.exported import emit_reconfigured
 
 from .conftest import CAM1, damage, emit_run
 
@@ -267,6 +268,15 @@ def test_page_of_a_run_shows_what_it_measured(path: Path, tmp_path: Path) -> Non
     index = (taken.path / "index.html").read_text()
     for text in ("2 runs", "LaB6", "success", "runs/7_scan_small.png"):
         assert text in index
+
+
+def test_page_shows_every_value_of_a_setting(tmp_path: Path) -> None:
+    told = ({"exposure": 0.1}, {"exposure": 0.5})
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        emit_reconfigured(beamtime, *told)
+    taken = take_home(tmp_path / "x.db", tmp_path / "home")
+    (page,) = (taken.path / "runs").glob("*.html")
+    assert "<dd>0.1 s from event 1, 0.5 s from event 3</dd>" in page.read_text("utf-8")
 
 
 def test_picture_is_the_middle_frame(path: Path, tmp_path: Path) -> None:

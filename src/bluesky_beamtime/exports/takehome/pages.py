@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from bluesky_beamtime.beamtime import Beamtime
-from bluesky_beamtime.database import Run
+from bluesky_beamtime.database import Run, Stream
+from bluesky_beamtime.database.descriptions import Descriptions
 from bluesky_beamtime.database.external import stored_arrays
 from bluesky_beamtime.errors import BeamtimeError, MissingExtraError
 from bluesky_beamtime.exports.takehome.naming import run_label, short_name
@@ -166,11 +167,7 @@ class Pages:
         stream = run[name]
         try:
             facts = stream_facts(stream)
-            facts["settings"] = {
-                device: {key: shorten(value) for key, value in values.items()}
-                for device, values in stream.configuration.items()
-                if values
-            }
+            facts["settings"] = _settings(stream)
         except (BeamtimeError, ValueError, TypeError, ArithmeticError) as error:
             # One stream that nobody understands must not cost all others.
             why = self._here(str(error))
@@ -276,6 +273,25 @@ def _local_time(seconds: float | None) -> str:
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): shorten(value, 2000) for key, value in values.items()}
+
+
+def _settings(stream: Stream) -> dict[str, dict[str, str]]:
+    """Return the settings of each device; of one that was changed all its values."""
+    described = Descriptions(stream)
+    found = {
+        device: {key: shorten(value) for key, value in values.items()}
+        for device, values in described.configuration().items()
+        if values
+    }
+    for device, changes in described.configuration_changes().items():
+        for key, held in changes.items():
+            told = [
+                f"{shorten(setting.value)} {setting.units or ''}".strip()
+                + f" from event {setting.seq_num}"
+                for setting in held
+            ]
+            found[device][key] = shorten(", ".join(told))
+    return found
 
 
 def _account(key: str, account: Mapping[str, int | None]) -> dict[str, Any]:
