@@ -150,7 +150,7 @@ _PAUSE = 0.001
 def _same_file(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -208,12 +208,18 @@ class FolderLock:
                     return
                 raise
 
+    def in_place(self) -> bool:
+        """Say whether the folder is still there, and the one that was locked."""
+        return self._fd is not None and _same_file(self._fd, self._path)
+
     def release(self) -> None:
         """Give the lock up and remove its file; may be called again."""
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):
-                os.unlink(self._path)
+                # Where the folder was moved, another may have its name by now.
+                if _same_file(fd, self._path):
+                    os.unlink(self._path)
             os.close(fd)
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import weakref
 from collections.abc import Mapping
@@ -68,6 +70,7 @@ class ScanBuffer:
         self.axes: Axes = []
         self.mask: NDArray[np.bool_] | None = None
         self._mask_array: Any = None
+        self._lock = lock
         self._unlock = weakref.finalize(self, lock.release)
 
     @classmethod
@@ -187,6 +190,7 @@ class ScanBuffer:
         """
         known = [axis.dtype for axis in self.axes]
         try:
+            self.check_place()
             for number, axis in enumerate(axes):
                 name = f"axis_{number}"
                 if number >= len(known) or known[number] != axis.dtype:
@@ -231,6 +235,7 @@ class ScanBuffer:
         if not checked:
             return
         try:
+            self.check_place()
             mask = self._coverage(lengths.pop())
             try:
                 for index, value in checked:
@@ -244,6 +249,22 @@ class ScanBuffer:
                 self._mask_array[box if box else ...] = mask[box]
         except OSError as error:
             raise write_error("a scan", self.store, error) from error
+
+    def check_place(self) -> None:
+        """Make sure that the workshop is where it was made.
+
+        Zarr makes folders that are missing: elsewhere than where the points are, what
+        is written would look like a scan, and be measured nowhere.
+
+        Raises
+        ------
+        FileNotFoundError
+            It was moved, removed or unmounted.
+        """
+        if not self._lock.in_place():
+            raise FileNotFoundError(
+                errno.ENOENT, os.strerror(errno.ENOENT), str(self.place.workshop)
+            )
 
     def write_mask(self) -> None:
         """Write the whole coverage: that of a full disk may not have got there."""
@@ -290,8 +311,10 @@ class ScanBuffer:
 
     def release(self) -> None:
         """Remove the buffer, and with it the reservation of its number."""
+        here = self._lock.in_place()
         self._unlock()
-        remove_folder(self.place.workshop)
+        if here:
+            remove_folder(self.place.workshop)
 
 
 def _create_array(path: Path, **options: Any) -> Any:

@@ -40,6 +40,7 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
     tags = plain_json(buffer.tags)
     work = buffer.place.workshop / f"scan{buffer.place.target.suffix}"
     try:
+        buffer.check_place()
         if work.is_file():
             # Of an earlier try; the target may be the same file under another name.
             work.unlink()
@@ -49,6 +50,8 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
             _to_npz(work, buffer, axes, tags)
         else:
             _to_hdf5(work, buffer, axes, tags)
+        # Moved since, what was read from it are fill values.
+        buffer.check_place()
         _publish(work, buffer.place.target)
     except OSError as error:
         if isinstance(error, PathError):
