@@ -10,7 +10,6 @@ from typing import Any, Literal
 from numpy.typing import DTypeLike
 
 from bluesky_beamtime.errors import StoreReadError, StoreStateError
-from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer, remove_folder
 from bluesky_beamtime.storage.scan_detectors import follow
 from bluesky_beamtime.storage.scan_leftovers import (
@@ -21,6 +20,7 @@ from bluesky_beamtime.storage.scan_leftovers import (
 from bluesky_beamtime.storage.scan_names import reserve_place, scan_folder
 from bluesky_beamtime.storage.scan_observed import ObservedScans
 from bluesky_beamtime.storage.scan_saving import SavingJob
+from bluesky_beamtime.storage.scan_tags import plain_tags
 from bluesky_beamtime.storage.scan_values import check_array, check_axes
 
 AxesOf = Sequence[Any] | Callable[[], Sequence[Any] | None] | None
@@ -53,6 +53,7 @@ class ScanStorage(ObservedScans):
     tagRequest : Signal(dict)
         At a reservation; listeners put what is to be kept into the dict. It is read
         when the scan is saved, so that a listener on another thread has its time.
+        What JSON cannot hold is left out, and logged as an error.
     saveFailed : Signal(object, str)
         The exception and the file that was not saved. The data are kept on disk,
         and :meth:`retry` tries again.
@@ -63,7 +64,8 @@ class ScanStorage(ObservedScans):
     Notes
     -----
     Thread-safe. Signals of a save come on the thread that saves; give psygnal's
-    ``connect(..., thread="main")`` to be called on yours.
+    ``connect(..., thread="main")`` to be called on yours. What a listener raises is
+    logged as an error: neither the scan nor who called here suffers from it.
     """
 
     def __init__(
@@ -121,7 +123,8 @@ class ScanStorage(ObservedScans):
             Planned coordinates of each axis, or a function that :meth:`save` asks for
             them; what :meth:`save` is given itself comes first.
         tags
-            What the dict holds that :attr:`tagRequest` sends.
+            What the dict holds that :attr:`tagRequest` sends. NumPy's numbers and
+            arrays become Python's, NaN ``{"$float": "nan"}``.
         autosave
             Whether the scan is saved as soon as all points are there; if not,
             :meth:`save` has to be called.
@@ -144,10 +147,9 @@ class ScanStorage(ObservedScans):
         kind = "f8" if dtype is None else dtype
         check_array(sizes, kind, fillValue)
         planned = check_axes(None if callable(axes) else axes, sizes)
+        kept = plain_tags(tags or {})
         self.save()
-        kept: dict[str, Any] = dict(tags or {})
-        self.tagRequest.emit(kept)
-        plain_json(kept)
+        self._emit(self.tagRequest, kept)
         with self._lock:
             folder = scan_folder(self._base, self._folder)
             place = reserve_place(
@@ -252,7 +254,7 @@ class ScanStorage(ObservedScans):
             buffer = self._buffer
             if buffer is not None:
                 known = buffer.axes if axes is None else check_axes(axes, buffer.shape)
-                buffer.tags.update(plain_json(dict(tags or {})))
+                buffer.tags.update(plain_tags(tags or {}))
                 self._buffer = None
                 if buffer.covered:
                     self._saving.put(SavingJob(buffer, known, self._format))

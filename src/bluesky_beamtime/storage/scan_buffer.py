@@ -19,8 +19,8 @@ from bluesky_beamtime.errors import (
     StoreStateError,
 )
 from bluesky_beamtime.storage.files import FolderLock, write_error
-from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_names import ScanPlace
+from bluesky_beamtime.storage.scan_tags import usable_tags
 from bluesky_beamtime.storage.scan_values import (
     Axes,
     cast_exactly,
@@ -96,7 +96,7 @@ class ScanBuffer:
         fill
             What stands where nothing was measured; by default NaN, 0 for integers.
         tags
-            What is kept with the data.
+            What is kept with the data; loses what JSON cannot hold.
         axes
             Coordinates of each axis, as far as they are planned.
 
@@ -125,7 +125,7 @@ class ScanBuffer:
                 # Smaller than by Zarr's default for noisy frames, and much sooner.
                 compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
             )
-            group.attrs["tags"] = plain_json(tags)
+            group.attrs["tags"] = usable_tags(tags)
             buffer = cls(place, group, tags, lock)
             buffer.write_axes(axes)
         except OSError as error:

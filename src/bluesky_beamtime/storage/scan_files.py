@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from bluesky_beamtime.errors import MissingExtraError, PathError
 from bluesky_beamtime.storage.files import sync_file, sync_folder, write_error
-from bluesky_beamtime.storage.layout import plain_json
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer
+from bluesky_beamtime.storage.scan_tags import usable_tags
 from bluesky_beamtime.storage.scan_values import Axes
 
 
@@ -34,10 +34,8 @@ def save_scan(buffer: ScanBuffer, axes: Axes, kind: str) -> None:
         There is a file of that name.
     StoreWriteError
         The disk refused; the buffer is kept.
-    MetadataError
-        Tags that JSON cannot hold.
     """
-    tags = plain_json(buffer.tags)
+    tags = usable_tags(buffer.tags)
     work = buffer.place.workshop / f"scan{buffer.place.target.suffix}"
     try:
         buffer.check_place()

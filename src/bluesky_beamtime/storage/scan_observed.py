@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from psygnal import Signal
+from psygnal import EmitLoopError, Signal, SignalInstance
 
 from bluesky_beamtime.errors import StoreWriteError
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer
@@ -15,6 +17,8 @@ from bluesky_beamtime.storage.scan_names import SUFFIXES, scan_folder
 from bluesky_beamtime.storage.scan_saving import SavingQueue
 from bluesky_beamtime.storage.scan_settings import ScanSettings
 from bluesky_beamtime.storage.scan_status import ScanStatus
+
+logger = logging.getLogger(__name__)
 
 
 class ObservedScans(ScanSettings):
@@ -45,7 +49,7 @@ class ObservedScans(ScanSettings):
         super().__init__(base, folder, name, numbered=numbered, format=format)
         self._enabled = bool(enabled)
         self._buffer: ScanBuffer | None = None
-        self._saving = SavingQueue(self._tell, self.saveFailed.emit)
+        self._saving = SavingQueue(self._tell, partial(self._emit, self.saveFailed))
         self._number = self.getNumber()
         self._status = self._look()
 
@@ -113,8 +117,18 @@ class ObservedScans(ScanSettings):
             now = self._status
         saved, saving = before.reserved + before.writing, now.reserved + now.writing
         if now.number != before.number:
-            self.numberChanged.emit(now.number)
+            self._emit(self.numberChanged, now.number)
         if bool(saving) != bool(saved):
-            self.savingStateChanged.emit(bool(saving))
+            self._emit(self.savingStateChanged, bool(saving))
         if now != before:
-            self.changed.emit()
+            self._emit(self.changed)
+
+    def _emit(self, signal: SignalInstance, *values: Any) -> None:
+        """Call the listeners; one that raises is told of, and keeps nothing else back.
+
+        A scan must not be lost, nor a window show what is over, because of them.
+        """
+        try:
+            signal.emit(*values)
+        except EmitLoopError:
+            logger.exception("storage.scan.listener")

@@ -219,9 +219,8 @@ def test_tags_go_with_their_reservation(storage: ScanStorage, tmp_path: Path) ->
     for number in range(2):
         tags = read(tmp_path / f"folder/data_{number}.npz")["tags"]
         assert tags == {"sample": f"S{number}"}
-    storage.tagRequest.connect(lambda tags: tags.update(bad=object()))
     with pytest.raises(MetadataError):
-        storage.reserve((2,))
+        storage.reserve((2,), tags={"bad": object()})
     assert not storage.saving
 
 
