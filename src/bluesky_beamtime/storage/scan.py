@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import DTypeLike
 
-from bluesky_beamtime.errors import StoreReadError, StoreStateError
+from bluesky_beamtime.errors import StoreStateError
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer, remove_folder
 from bluesky_beamtime.storage.scan_detectors import follow
-from bluesky_beamtime.storage.scan_leftovers import (
-    clear_emptied,
-    find_leftovers,
-    take_over,
-)
 from bluesky_beamtime.storage.scan_names import reserve_place, scan_folder
-from bluesky_beamtime.storage.scan_observed import ObservedScans
-from bluesky_beamtime.storage.scan_saving import SavingJob
+from bluesky_beamtime.storage.scan_reservation import AxesOf, Reservation
+from bluesky_beamtime.storage.scan_saved import SavedScans
 from bluesky_beamtime.storage.scan_tags import plain_tags
 from bluesky_beamtime.storage.scan_values import check_array, check_axes
 
-AxesOf = Sequence[Any] | Callable[[], Sequence[Any] | None] | None
-"""Coordinates of each axis, or what is asked for them when the scan is saved."""
 
-
-class ScanStorage(ObservedScans):
+class ScanStorage(SavedScans):
     """Takes the points of a scan in any order and saves an N-dimensional array.
 
     ``reserve`` creates ``<base>/<folder>/<name>_<number>.partial``, which holds the
@@ -81,8 +72,6 @@ class ScanStorage(ObservedScans):
         super().__init__(
             base, folder, name, numbered=numbered, enabled=enabled, format=format
         )
-        self._axes_of: AxesOf = None
-        self._autosave = True
 
     @property
     def enabled(self) -> bool:
@@ -91,9 +80,11 @@ class ScanStorage(ObservedScans):
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
+        with self._lock:
+            # First, so that what is reserved from here on is not left behind.
+            self._enabled = bool(value)
         if not value:
             self.save()
-        self._enabled = bool(value)
         self._tell()
 
     def reserve(
@@ -152,21 +143,32 @@ class ScanStorage(ObservedScans):
         self._emit(self.tagRequest, kept)
         with self._lock:
             folder = scan_folder(self._base, self._folder)
-            place = reserve_place(
-                folder, self._name, self._format, numbered=self._numbered
-            )
-            if self._buffer is not None:
+            name, numbered = self._name, self._numbered
+        place = reserve_place(folder, name, self._format, numbered=numbered)
+        try:
+            buffer = ScanBuffer.create(place, sizes, kind, fillValue, kept, planned)
+        except BaseException:
+            remove_folder(place.workshop)
+            raise
+        try:
+            while not self._take(Reservation(buffer, axes, autosave)):
                 # Another thread was here since.
                 self.save()
-            try:
-                self._buffer = ScanBuffer.create(
-                    place, sizes, kind, fillValue, kept, planned
-                )
-            except BaseException:
-                remove_folder(place.workshop)
-                raise
-            self._axes_of, self._autosave = axes, autosave
+        except BaseException:
+            buffer.release()
+            raise
         self._tell()
+
+    def _take(self, scan: Reservation) -> bool:
+        """Put a scan where points go, unless there is one; say whether it is done."""
+        with self._lock:
+            if self._enabled and self._scan is not None:
+                return False
+            if self._enabled:
+                self._scan = scan
+                return True
+        scan.buffer.release()
+        return True
 
     def update(self, data: Mapping[tuple[int, ...], Any]) -> None:
         """Put values at their indices; the scan is saved when all points are there.
@@ -189,14 +191,14 @@ class ScanStorage(ObservedScans):
         StoreWriteError
             The disk refused.
         """
-        if not self._enabled:
-            return
         with self._lock:
-            buffer = self._reserved_buffer()
-            buffer.update(data)
-            full = self._autosave and buffer.full
+            if not self._enabled:
+                return
+            scan = self._reserved_scan()
+            scan.buffer.update(data)
+            full = scan.autosave and scan.buffer.full
         if full:
-            self.save()
+            self._save(scan)
 
     def set_axes(self, axes: Sequence[Any]) -> None:
         """Keep coordinates beside the data of the reserved scan, for its readers.
@@ -215,116 +217,11 @@ class ScanStorage(ObservedScans):
         StoreWriteError
             The disk refused.
         """
-        if not self._enabled:
-            return
         with self._lock:
-            buffer = self._reserved_buffer()
+            if not self._enabled:
+                return
+            buffer = self._reserved_scan().buffer
             buffer.write_axes(check_axes(axes, buffer.shape))
-
-    def save(
-        self,
-        axes: Sequence[Any] | None = None,
-        *,
-        tags: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Save the reserved scan in the background, measured in full or in part.
-
-        Returns at once. Nothing happens if nothing is reserved; a reservation without
-        any point is given up.
-
-        Parameters
-        ----------
-        axes
-            Coordinates of each axis, in order; None or left out counts from 0. By
-            default those of :meth:`reserve` or :meth:`set_axes`.
-        tags
-            Further tags, which were not known at the reservation.
-
-        Raises
-        ------
-        ScanMismatchError
-            Axes that do not fit; the scan stays reserved.
-        MetadataError
-            Tags that JSON cannot hold; the scan stays reserved.
-        """
-        if axes is None and self._buffer is not None and callable(self._axes_of):
-            # Not under the lock: it belongs to somebody else.
-            axes = self._axes_of()
-        with self._lock:
-            buffer = self._buffer
-            if buffer is not None:
-                known = buffer.axes if axes is None else check_axes(axes, buffer.shape)
-                buffer.tags.update(plain_tags(tags or {}))
-                self._buffer = None
-                if buffer.covered:
-                    self._saving.put(SavingJob(buffer, known, self._format))
-                else:
-                    buffer.release()
-        if buffer is not None:
-            self._tell()
-
-    def retry(self) -> None:
-        """Save once more what could not be saved."""
-        self._saving.retry()
-        self._tell()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until everything is saved, and return whether it is.
-
-        Parameters
-        ----------
-        timeout
-            Seconds, None for as long as it takes. What failed counts as done. Listeners
-            on the thread that saves must not wait.
-        """
-        return self._saving.wait(timeout)
-
-    def leftovers(self) -> list[Path]:
-        """Return the scans in the folder that a process which is gone left unsaved.
-
-        Each is a folder ``<name>.partial``, whose ``scan.zarr`` can be read as it is.
-        Scans of live processes, and those that failed in this one, are not among them.
-
-        Raises
-        ------
-        StoreWriteError
-            The folder cannot be read.
-        """
-        return find_leftovers(scan_folder(self._base, self._folder))
-
-    def recover(self) -> list[Path]:
-        """Save what processes left behind, in the background, each under its own name.
-
-        What they left without a point is removed.
-
-        Returns
-        -------
-        list of Path
-            The files that there will be; a failure is told by :attr:`saveFailed`.
-
-        Raises
-        ------
-        StoreReadError
-            One cannot be read, and was left alone; the others are being saved.
-        StoreWriteError
-            The folder cannot be read, or not be written to.
-        """
-        clear_emptied(scan_folder(self._base, self._folder))
-        targets: list[Path] = []
-        unreadable: StoreReadError | None = None
-        for workshop in self.leftovers():
-            try:
-                buffer = take_over(workshop, self._format)
-            except StoreReadError as error:
-                unreadable = error
-                continue
-            if buffer is not None:
-                targets.append(buffer.place.target)
-                self._saving.put(SavingJob(buffer, buffer.axes, self._format))
-        self._tell()
-        if unreadable is not None:
-            raise unreadable
-        return targets
 
     def connect(self, detector: Any) -> Callable[[], None]:
         """Take the scans of a detector; call what is returned to let go of it.
@@ -345,10 +242,10 @@ class ScanStorage(ObservedScans):
         """
         return follow(self, detector)
 
-    def _reserved_buffer(self) -> ScanBuffer:
-        if self._buffer is None:
+    def _reserved_scan(self) -> Reservation:
+        if self._scan is None:
             raise StoreStateError(
                 "no scan is reserved, or all its points were there and it was saved; "
                 "call reserve(shape) first"
             )
-        return self._buffer
+        return self._scan

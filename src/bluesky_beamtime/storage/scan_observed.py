@@ -12,8 +12,8 @@ from typing import Any, Literal
 from psygnal import EmitLoopError, Signal, SignalInstance
 
 from bluesky_beamtime.errors import StoreWriteError
-from bluesky_beamtime.storage.scan_buffer import ScanBuffer
 from bluesky_beamtime.storage.scan_names import SUFFIXES, scan_folder
+from bluesky_beamtime.storage.scan_reservation import Reservation
 from bluesky_beamtime.storage.scan_saving import SavingQueue
 from bluesky_beamtime.storage.scan_settings import ScanSettings
 from bluesky_beamtime.storage.scan_status import ScanStatus
@@ -48,7 +48,7 @@ class ObservedScans(ScanSettings):
     ) -> None:
         super().__init__(base, folder, name, numbered=numbered, format=format)
         self._enabled = bool(enabled)
-        self._buffer: ScanBuffer | None = None
+        self._scan: Reservation | None = None
         self._saving = SavingQueue(self._tell, partial(self._emit, self.saveFailed))
         self._number = self.getNumber()
         self._status = self._look()
@@ -56,13 +56,13 @@ class ObservedScans(ScanSettings):
     @property
     def reserved(self) -> int:
         """Number of scans that are reserved and not yet being saved, 0 or 1."""
-        return int(self._buffer is not None)
+        return int(self._scan is not None)
 
     @property
     def buffer(self) -> Path | None:
         """The Zarr group that the reserved scan fills, for readers; None without."""
-        buffer = self._buffer
-        return None if buffer is None else buffer.store
+        scan = self._scan
+        return None if scan is None else scan.buffer.store
 
     @property
     def writing(self) -> int:

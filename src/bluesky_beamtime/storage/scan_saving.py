@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SavingJob:
-    """One scan to be saved."""
+    """One scan to be saved; axes are None for those that its buffer has by then."""
 
     buffer: ScanBuffer
-    axes: Axes
+    axes: Axes | None
     kind: str
 
 
@@ -104,7 +104,8 @@ class SavingQueue:
 
     def _save(self, job: SavingJob) -> None:
         try:
-            save_scan(job.buffer, job.axes, job.kind)
+            axes = job.buffer.axes if job.axes is None else job.axes
+            save_scan(job.buffer, axes, job.kind)
         except Exception as error:
             with self._lock:
                 self._failed[job] = error

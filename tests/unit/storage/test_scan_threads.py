@@ -1,0 +1,202 @@
+"""Several threads at one ScanStorage: none hangs, and each scan is its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bluesky_beamtime.storage import ScanStorage
+from tests.unit.storage.test_scan import Detector, files, read
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> ScanStorage:
+    return ScanStorage(tmp_path, format="npz")
+
+
+def in_a_thread(call: Callable[[], Any]) -> bool:
+    """Say whether a call ends, in another thread, while this one waits for it."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(20)
+    return not thread.is_alive()
+
+
+def fails() -> Any:
+    raise RuntimeError("the motor is gone")
+
+
+# ------------------------------------------------------------- axes of somebody else
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [fails, lambda: [[0, 1, 2]], lambda: [[0, 1], [2]], lambda: 5, lambda: ["ab"]],
+    ids=["raises", "long", "many", "number", "text"],
+)
+def test_axes_that_are_asked_for_never_keep_a_scan(
+    storage: ScanStorage,
+    tmp_path: Path,
+    axes: Callable[[], Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """L-19, L-25: it is saved with those that were known, and the error told."""
+    for value in range(2):
+        storage.reserve((2,), axes=axes)
+        storage.update({(0,): value})
+    storage.set_axes([[5.0, 6.0]])
+    storage.update({(1,): 1})
+    assert storage.wait(60) and storage.failed == [] and not storage.reserved
+    first, second = (read(tmp_path / "folder" / name) for name in files(tmp_path))
+    assert first["axis_0"].tolist() == [0, 1]
+    assert second["axis_0"].tolist() == [5.0, 6.0] and second["data"].tolist() == [1, 1]
+    assert caplog.text.count("is saved with the axes that were known") == 2
+
+
+def test_detector_with_wrong_axes_is_followed_on(
+    storage: ScanStorage, tmp_path: Path
+) -> None:
+    """L-25."""
+
+    class Wrong(Detector):
+        axes = ([1.0, 2.0, 3.0],)  # type: ignore[assignment]
+
+    detector = Wrong()
+    storage.connect(detector)
+    for _ in range(2):
+        detector.busyStateChanged.emit(True)
+        detector.dataAcquired.emit({(0,): [1, 2]})
+        detector.busyStateChanged.emit(False)
+    detector.busyStateChanged.emit(True)
+    detector.dataAcquired.emit({(0,): [1, 2]})
+    storage.enabled = False
+    assert storage.wait(60) and not storage.saving and len(files(tmp_path)) == 3
+
+
+# ------------------------------------------------------------ listeners, and no locks
+
+
+def test_nobody_foreign_is_called_while_others_are_kept_waiting(
+    storage: ScanStorage,
+) -> None:
+    """L-22: also where a scan was reserved while another one was being reserved."""
+    asked: list[bool] = []
+
+    def look() -> None:
+        asked.append(in_a_thread(lambda: storage.saving))
+
+    def axes() -> None:
+        look()
+
+    def reserve_too(tags: dict[str, Any]) -> None:
+        storage.tagRequest.disconnect(reserve_too)
+        storage.reserve((2,), axes=axes)
+        storage.update({(0,): 1})
+
+    storage.changed.connect(look)
+    storage.tagRequest.connect(reserve_too)
+    storage.reserve((2,))
+    assert storage.wait(60) and storage.reserved == 1
+    assert len(asked) > 3 and all(asked)
+
+
+def test_threads_that_reserve_at_once_end(storage: ScanStorage, tmp_path: Path) -> None:
+    """L-15: and every scan with a point becomes a file."""
+    storage.changed.connect(lambda: storage.saving)
+
+    def measure() -> None:
+        for _ in range(20):
+            storage.reserve((1,))
+
+    workers = [threading.Thread(target=measure, daemon=True) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+    assert storage.reserved == 1
+    storage.update({(0,): 1})
+    assert storage.wait(60) and len(files(tmp_path)) == 1
+
+
+# ------------------------------------------------------------- each scan is its own
+
+
+def test_save_never_takes_the_next_scan(storage: ScanStorage, tmp_path: Path) -> None:
+    """L-15, L-19: what is reserved while the axes are asked for takes points."""
+    calls: list[int] = []
+
+    def axes() -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            storage.reserve((2,))
+        return [[5, 6]]
+
+    storage.reserve((2,), axes=axes)
+    storage.update({(0,): 1})
+    storage.save()
+    assert storage.buffer == tmp_path / "folder/data_1.partial/scan.zarr"
+    storage.update({(): [3, 4]})
+    assert storage.wait(60) and files(tmp_path) == ["data_0.npz", "data_1.npz"]
+    first, second = (read(tmp_path / "folder" / name) for name in files(tmp_path))
+    assert first["data"][0] == 1 and first["axis_0"].tolist() == [5, 6]
+    assert second["data"].tolist() == [3, 4] and second["axis_0"].tolist() == [0, 1]
+
+
+def test_switching_off_leaves_nothing_reserved(
+    storage: ScanStorage, tmp_path: Path
+) -> None:
+    """L-06, L-14: whoever reserves meanwhile, and however far it had come."""
+
+    def reserve_too() -> None:
+        storage.reserve((2,))
+
+    storage.reserve((2,))
+    storage.update({(0,): 1})
+    storage.changed.connect(reserve_too)
+    storage.enabled = False
+    assert storage.wait(60) and not storage.enabled
+    assert not storage.saving and files(tmp_path) == ["data_0.npz"]
+    storage.update({(0,): 1})
+    storage.changed.disconnect(reserve_too)
+    storage.enabled = True
+
+    def switch_off(tags: dict[str, Any]) -> None:
+        storage.enabled = False
+
+    storage.tagRequest.connect(switch_off)
+    storage.reserve((2,))
+    assert not storage.saving and files(tmp_path) == ["data_0.npz"]
+
+
+def test_full_scan_saves_itself_alone(storage: ScanStorage, tmp_path: Path) -> None:
+    """L-18: threads that fill it together do not give up the next one."""
+    rounds, threads = 10, 4
+    barrier = threading.Barrier(threads)
+
+    def measure(number: int) -> None:
+        for value in range(rounds):
+            if number == 0:
+                storage.reserve((threads,))
+            barrier.wait(60)
+            storage.update({(number,): value})
+            barrier.wait(60)
+
+    workers = [
+        threading.Thread(target=measure, args=(number,), daemon=True)
+        for number in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+    assert storage.wait(60) and not storage.saving
+    for value in range(rounds):
+        found = read(tmp_path / f"folder/data_{value}.npz")
+        np.testing.assert_array_equal(found["data"], np.full(threads, value))
