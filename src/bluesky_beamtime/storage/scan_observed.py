@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,10 @@ from bluesky_beamtime.storage.scan_settings import ScanSettings
 from bluesky_beamtime.storage.scan_status import ScanStatus
 
 logger = logging.getLogger(__name__)
+
+
+class _Telling(threading.local):
+    now = False
 
 
 class ObservedScans(ScanSettings):
@@ -48,6 +53,8 @@ class ObservedScans(ScanSettings):
     ) -> None:
         super().__init__(base, folder, name, numbered=numbered, format=format)
         self._enabled = bool(enabled)
+        # Of each thread: whether it is calling listeners.
+        self._telling = _Telling()
         self._scan: Reservation | None = None
         self._saving = SavingQueue(self._tell, partial(self._emit, self.saveFailed))
         self._number = self.getNumber()
@@ -128,7 +135,10 @@ class ObservedScans(ScanSettings):
 
         A scan must not be lost, nor a window show what is over, because of them.
         """
+        before, self._telling.now = self._telling.now, True
         try:
             signal.emit(*values)
         except EmitLoopError:
             logger.exception("storage.scan.listener")
+        finally:
+            self._telling.now = before

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bluesky_beamtime.errors import StoreReadError
+from bluesky_beamtime.errors import StoreReadError, StoreStateError
 from bluesky_beamtime.storage.scan_leftovers import (
     clear_emptied,
     find_leftovers,
@@ -108,9 +108,18 @@ class SavedScans(ObservedScans):
         Parameters
         ----------
         timeout
-            Seconds, None for as long as it takes. What failed counts as done. Listeners
-            on the thread that saves must not wait.
+            Seconds, None for as long as it takes. What failed counts as done.
+
+        Raises
+        ------
+        StoreStateError
+            A listener waits: what it would wait for waits for its listeners.
         """
+        if self._telling.now:
+            raise StoreStateError(
+                "a listener must not wait: the scan that is being saved waits for its "
+                "listeners; look at saving instead, or wait when the signal is over"
+            )
         return self._saving.wait(timeout)
 
     def leftovers(self) -> list[Path]:

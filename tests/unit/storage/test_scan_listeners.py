@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,26 @@ def test_tag_that_json_cannot_hold_is_left_out(
     assert "without its tag 'late'" in caplog.text
     tags = read(tmp_path / "folder/data_0.npz")["tags"]
     assert tags == {"good": 1, "sample": "LaB6"}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_listener_that_waits_is_told_and_does_not_hang(
+    storage: ScanStorage, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L-10, L-22: on whichever thread; each waited for the other."""
+    begun, told = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        begun.set()
+        try:
+            storage.wait()
+        finally:
+            told.set()
+
+    getattr(storage, name).connect(wait)
+    thread = threading.Thread(target=take, args=(storage,), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and begun.is_set() and told.is_set()
+    assert storage.wait(60) and not storage.saving
+    assert "a listener must not wait" in caplog.text
