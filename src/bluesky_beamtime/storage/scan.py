@@ -47,7 +47,7 @@ class ScanStorage(SavedScans):
         What JSON cannot hold is left out, and logged as an error.
     saveFailed : Signal(object, str)
         The exception and the file that was not saved. The data are kept on disk,
-        and :meth:`retry` tries again.
+        and :meth:`retry` tries again. An error in the log says the same.
     changed : Signal()
         When :attr:`status` has changed: a setting, the next number, what is reserved,
         being saved or has failed.

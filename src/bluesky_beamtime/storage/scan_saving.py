@@ -107,9 +107,19 @@ class SavingQueue:
             axes = job.buffer.axes if job.axes is None else job.axes
             save_scan(job.buffer, axes, job.kind)
         except Exception as error:
+            place = job.buffer.place
+            # Whoever listens to nothing reads this.
+            logger.error(
+                "%s was not saved: %s; its buffer is %s, and retry() of the "
+                "ScanStorage saves it once more",
+                place.target,
+                error,
+                place.workshop,
+                exc_info=error,
+            )
             with self._lock:
                 self._failed[job] = error
-            self._tell_failed(error, str(job.buffer.place.target))
+            self._tell_failed(error, str(place.target))
         finally:
             with self._lock:
                 self._writing.remove(job)

@@ -404,7 +404,7 @@ def test_axes_are_checked_before_anything_is_saved(storage: ScanStorage) -> None
 
 
 def test_failed_save_is_told_and_tried_again(
-    storage: ScanStorage, tmp_path: Path
+    storage: ScanStorage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """L-21: nothing is lost, nothing of another program is overwritten."""
     failures: list[Any] = []
@@ -419,6 +419,10 @@ def test_failed_save_is_told_and_tried_again(
     assert isinstance(error, PathError) and path == str(target)
     assert storage.failed == [tmp_path / "folder/data_0.partial"]
     assert target.read_text() == "of somebody else"
+    # Also who listens to no signal is told: what, why, where, and what to do.
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    for part in (str(target), str(error), str(storage.failed[0]), "retry()"):
+        assert part in record.getMessage()
     target.unlink()
     storage.retry()
     assert storage.wait(60) and storage.failed == []
