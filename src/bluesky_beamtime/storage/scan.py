@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 from numpy.typing import DTypeLike
@@ -191,10 +192,9 @@ class ScanStorage(SavedScans):
         StoreWriteError
             The disk refused.
         """
-        with self._lock:
-            if not self._enabled:
+        with self._writing() as scan:
+            if scan is None:
                 return
-            scan = self._reserved_scan()
             scan.buffer.update(data)
             full = scan.autosave and scan.buffer.full
         if full:
@@ -217,11 +217,9 @@ class ScanStorage(SavedScans):
         StoreWriteError
             The disk refused.
         """
-        with self._lock:
-            if not self._enabled:
-                return
-            buffer = self._reserved_scan().buffer
-            buffer.write_axes(check_axes(axes, buffer.shape))
+        with self._writing() as scan:
+            if scan is not None:
+                scan.buffer.write_axes(check_axes(axes, scan.buffer.shape))
 
     def connect(self, detector: Any) -> Callable[[], None]:
         """Take the scans of a detector; call what is returned to let go of it.
@@ -242,10 +240,17 @@ class ScanStorage(SavedScans):
         """
         return follow(self, detector)
 
-    def _reserved_scan(self) -> Reservation:
-        if self._scan is None:
-            raise StoreStateError(
-                "no scan is reserved, or all its points were there and it was saved; "
-                "call reserve(shape) first"
-            )
-        return self._scan
+    @contextmanager
+    def _writing(self) -> Generator[Reservation | None]:
+        """Give the scan that is reserved, to be written by nobody else; None if off."""
+        with self._lock:
+            scan = self._scan if self._enabled else None
+            if scan is None and self._enabled:
+                raise StoreStateError(
+                    "no scan is reserved, or all its points were there and it was "
+                    "saved; call reserve(shape) first"
+                )
+            if scan is not None:
+                scan.buffer.writers.enter()
+        with nullcontext() if scan is None else scan.buffer.writers.turn():
+            yield scan

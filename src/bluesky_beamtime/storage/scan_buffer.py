@@ -29,6 +29,7 @@ from bluesky_beamtime.storage.scan_values import (
     check_values,
     chunks_of,
 )
+from bluesky_beamtime.storage.scan_writers import Writers
 
 STORE = "scan.zarr"
 
@@ -53,9 +54,9 @@ class ScanBuffer:
     axes : list of numpy.ndarray
         Coordinates of each axis, as far as they are known.
 
-    Notes
-    -----
-    Not thread-safe: :class:`~bluesky_beamtime.storage.ScanStorage` holds its lock.
+    writers : Writers
+        Who writes it. Only a thread that has its turn may, or the one that saves, when
+        all have left.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ScanBuffer:
         self.axes: Axes = []
         self.mask: NDArray[np.bool_] | None = None
         self._mask_array: Any = None
+        self.writers = Writers()
         self._lock = lock
         self._unlock = weakref.finalize(self, lock.release)
 

@@ -41,7 +41,7 @@ class SavedScans(ObservedScans):
         """Save the reserved scan in the background, measured in full or in part.
 
         Returns at once. Nothing happens if nothing is reserved; a reservation without
-        any point is given up.
+        any point is given up. Points that other threads write just now are in it.
 
         Parameters
         ----------
@@ -82,10 +82,11 @@ class SavedScans(ObservedScans):
                 return
             self._scan = None
             buffer.tags.update(further)
-            measured = bool(buffer.covered)
-            if measured:
+            # Who writes still may measure the first point of it.
+            wanted = buffer.writers.busy or bool(buffer.covered)
+            if wanted:
                 self._saving.put(SavingJob(buffer, known, self._format))
-        if not measured:
+        if not wanted:
             buffer.release()
         self._tell()
         if trouble is not None:

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SavingJob:
-    """One scan to be saved; axes are None for those that its buffer has by then."""
+    """One scan to be saved, when those who write it have left.
+
+    Axes are None for those that its buffer has by then.
+    """
 
     buffer: ScanBuffer
     axes: Axes | None
@@ -104,8 +107,13 @@ class SavingQueue:
 
     def _save(self, job: SavingJob) -> None:
         try:
-            axes = job.buffer.axes if job.axes is None else job.axes
-            save_scan(job.buffer, axes, job.kind)
+            job.buffer.writers.wait()
+            if job.buffer.covered:
+                axes = job.buffer.axes if job.axes is None else job.axes
+                save_scan(job.buffer, axes, job.kind)
+            else:
+                # The only point came to nothing.
+                job.buffer.release()
         except Exception as error:
             place = job.buffer.place
             # Whoever listens to nothing reads this.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bluesky_beamtime.errors import ScanMismatchError, StoreStateError
 from bluesky_beamtime.storage import ScanStorage
+from bluesky_beamtime.storage.scan_buffer import ScanBuffer
 from tests.unit.storage.test_scan import Detector, files, read
 
 
@@ -200,3 +203,126 @@ def test_full_scan_saves_itself_alone(storage: ScanStorage, tmp_path: Path) -> N
     for value in range(rounds):
         found = read(tmp_path / f"folder/data_{value}.npz")
         np.testing.assert_array_equal(found["data"], np.full(threads, value))
+
+
+# ----------------------------------------------------------- nobody waits for a write
+
+
+class Gate:
+    """A write that goes on when it is let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str = "update") -> None:
+        self.begun, self.open = threading.Event(), threading.Event()
+        real = getattr(ScanBuffer, name)
+
+        def held(buffer: ScanBuffer, *args: Any) -> None:
+            self.begun.set()
+            assert self.open.wait(60)
+            real(buffer, *args)
+
+        monkeypatch.setattr(ScanBuffer, name, held)
+
+    def write(self, call: Callable[[], Any]) -> threading.Thread:
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        assert self.begun.wait(60)
+        return thread
+
+
+def test_a_point_that_is_written_keeps_nobody_waiting_and_is_saved(
+    storage: ScanStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-16, L-23: also the first one; save() and settings return meanwhile."""
+    storage.reserve((2,))
+    gate = Gate(monkeypatch)
+    thread = gate.write(lambda: storage.update({(0,): 5}))
+
+    def use() -> None:
+        assert storage.saving and storage.reserved and storage.buffer is not None
+        storage.name = "other"
+        storage.save(tags={"saved": "early"})
+        assert storage.saving and not storage.reserved and storage.writing == 1
+        storage.reserve((2,))
+        storage.save()
+
+    assert in_a_thread(use) and storage.writing == 1
+    assert not storage.wait(0)
+    gate.open.set()
+    thread.join(60)
+    assert storage.wait(60) and storage.failed == [] and not storage.saving
+    found = read(tmp_path / "folder/data_0.npz")
+    assert found["data"][0] == 5 and found["mask"].tolist() == [True, False]
+    assert found["tags"] == {"saved": "early"} and files(tmp_path) == ["data_0.npz"]
+
+
+def test_axes_that_are_written_are_saved(
+    storage: ScanStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-19."""
+    storage.reserve((2,))
+    storage.update({(0,): 1})
+    gate = Gate(monkeypatch, "write_axes")
+    thread = gate.write(lambda: storage.set_axes([[5, 6]]))
+    assert in_a_thread(storage.save)
+    gate.open.set()
+    thread.join(60)
+    assert storage.wait(60)
+    assert read(tmp_path / "folder/data_0.npz")["axis_0"].tolist() == [5, 6]
+
+
+def test_an_only_point_that_is_refused_leaves_nothing(
+    storage: ScanStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-15: though it was being written when the scan was saved."""
+    storage.reserve((2,))
+    gate, refused = Gate(monkeypatch), list[Exception]()
+
+    def update() -> None:
+        try:
+            storage.update({(7,): 5})
+        except ScanMismatchError as error:
+            refused.append(error)
+
+    thread = gate.write(update)
+    assert in_a_thread(storage.save)
+    gate.open.set()
+    thread.join(60)
+    assert storage.wait(60) and len(refused) == 1
+    assert not storage.saving and files(tmp_path) == []
+
+
+def test_every_point_that_was_taken_is_saved(
+    storage: ScanStorage, tmp_path: Path
+) -> None:
+    """L-16, L-18: while others save and reserve; the rest is refused, and told."""
+    rounds, taken = 30, list[float]()
+
+    def measure(number: int) -> None:
+        for value in range(rounds):
+            point = float(100 * number + value + 1)
+            try:
+                storage.update({(number,): point})
+            except StoreStateError:
+                continue
+            taken.append(point)
+
+    def save() -> None:
+        for _ in range(rounds):
+            storage.reserve((3,), autosave=False)
+
+    storage.reserve((3,), autosave=False)
+    work = [*(partial(measure, number) for number in range(3)), save]
+    workers = [threading.Thread(target=each, daemon=True) for each in work]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+    storage.save()
+    assert storage.wait(60) and storage.failed == [] and not storage.saving
+    found = [read(path) for path in (tmp_path / "folder").iterdir()]
+    saved = {float(v) for one in found for v in one["data"][one["mask"]]}
+    # A point may be measured anew in one scan; the last of each thread is in the last.
+    assert saved <= set(taken)
+    of_each = [[point for point in taken if point // 100 == n] for n in range(3)]
+    assert {max(points) for points in of_each if points} <= saved
