@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from bluesky_beamtime.qt.binding import QtCore, QtGui, QtWidgets
 from bluesky_beamtime.qt.sentences import as_tooltip
 
+# Milliseconds without a key after which the typing has paused.
+_PAUSE = 300
 _ON_LIGHT, _ON_DARK = "#b3261e", "#ff8a80"
 
 
@@ -81,22 +84,43 @@ class CheckedLine(QtWidgets.QLineEdit):
     Parameters
     ----------
     take
-        Takes a text, or raises why not.
+        Takes a text at once, or raises why not.
+    look
+        Called when the typing pauses, for what would keep it waiting; raises if what
+        was taken is of no use, and the text before is taken again.
+
+    Attributes
+    ----------
+    looked : Signal()
+        When ``look`` was called.
     """
 
-    def __init__(self, take: Callable[[str], None]) -> None:
+    looked = QtCore.Signal()
+
+    def __init__(self, take: Callable[[str], None], look: Callable[[], None]) -> None:
         super().__init__()
         self.complaint = Complaint()
         # A frame of a style sheet leaves out what the style pads the text with.
         self.setMinimumHeight(self.sizeHint().height())
-        self._take = take
+        self._take, self._look = take, look
         self._taken: str = ""
+        self._settled: str = ""
+        self._pause = QtCore.QTimer(self)
+        self._pause.setSingleShot(True)
+        self._pause.setInterval(_PAUSE)
+        self._pause.timeout.connect(self._settle)
         self.textChanged.connect(self._offer)
+        self.editingFinished.connect(self._hurry)
+
+    def is_typed_in(self) -> bool:
+        """Say whether something was taken since the last look."""
+        return self._pause.isActive()
 
     def show_taken(self, text: str) -> None:
         """Show what holds, unless that was there before somebody began to type."""
         if text != self._taken:
-            self._taken = text
+            self._pause.stop()
+            self._taken = self._settled = text
             self.setText(text)
             self._mark(True)
 
@@ -115,12 +139,34 @@ class CheckedLine(QtWidgets.QLineEdit):
             self._mark(True)
             return
         # Taken already when its listeners are told, of whom one may show it here.
-        before = self._taken
+        before, typed_in = self._taken, self.is_typed_in()
         self._taken = text
+        self._pause.start()
         good = self.complaint.attempt(partial(self._take, text))
         if not good:
             self._taken = before
+            if not typed_in:
+                self._pause.stop()
         self._mark(good)
+
+    @QtCore.Slot()
+    def _hurry(self) -> None:
+        if self.is_typed_in():
+            self._settle()
+
+    @QtCore.Slot()
+    def _settle(self) -> None:
+        self._pause.stop()
+        refused = "" if self.text() == self._taken else self.complaint.text()
+        if self.complaint.attempt(self._look):
+            self._settled = self._taken
+            self.complaint.say(refused)
+        else:
+            self._taken = self._settled
+            with suppress(Exception):  # what held before cannot be told any better
+                self._take(self._settled)
+            self._mark(False)
+        self.looked.emit()
 
     def _mark(self, good: bool) -> None:
         if good:

@@ -10,7 +10,7 @@ from bluesky_beamtime.errors import StoreStateError
 from bluesky_beamtime.qt.binding import QtCore, QtGui, QtWidgets
 from bluesky_beamtime.qt.fields import CheckedLine, Complaint, PathLabel
 from bluesky_beamtime.qt.relay import follow
-from bluesky_beamtime.qt.sentences import doing, trouble, troubles
+from bluesky_beamtime.qt.sentences import doing, next_file, trouble, troubles
 from bluesky_beamtime.storage import ScanStatus, ScanStorage
 
 _Icon = QtWidgets.QStyle.StandardPixmap
@@ -26,7 +26,8 @@ class ScanStorageWidget(QtWidgets.QWidget):
     It sets nothing by itself: it shows the storage as it is, also when that is changed
     in Python or by another window, and hands on what is typed as it is typed. What the
     storage refuses is framed red with the reason below it, and the storage stays as it
-    was. It keeps nothing between sessions and writes no file.
+    was. The next number follows when the typing pauses: to look for it may take long
+    in a large folder. It keeps nothing between sessions and writes no file.
 
     Parameters
     ----------
@@ -62,16 +63,21 @@ class ScanStorageWidget(QtWidgets.QWidget):
         # What a part holds must not lead back here: in a circle, Python would collect
         # the widget some time on any thread, and Qt allows that on its own alone.
         self._base = _line(
-            "base", partial(_set_base, storage), "Where the folders of scans are"
+            storage,
+            "base",
+            partial(_set_base, storage),
+            "Where the folders of scans are",
         )
         self._folder = _line(
+            storage,
             "folder",
-            partial(setattr, storage, "folder"),
+            lambda text: storage.set_place(folder=text),
             "Folder below the base, such as 2026/LaB6; it is created when needed",
         )
         self._name = _line(
+            storage,
             "name",
-            partial(setattr, storage, "name"),
+            lambda text: storage.set_place(name=text),
             "Name of the files, without number and suffix",
         )
         self._browse = QtWidgets.QPushButton("Bro&wse…")
@@ -109,6 +115,8 @@ class ScanStorageWidget(QtWidgets.QWidget):
         self._enabled.toggled.connect(self._switch)
         self._retry.clicked.connect(self._try_again)
         self._changed.connect(self._refresh)
+        for line in (self._base, self._folder, self._name):
+            line.looked.connect(self._refresh)
         follow(storage.changed, self, self._changed)
         # Between the two lines above this one, another thread may have changed it.
         self._refresh()
@@ -163,9 +171,10 @@ class ScanStorageWidget(QtWidgets.QWidget):
         self._name.show_taken(status.name)
         self._numbered.setChecked(status.numbered)
         self._enabled.setChecked(status.enabled)
-        counted = status.number is not None
-        self._number.setText(f"next number: {status.number}" if counted else "")
-        self._target.show_path(str(status.target) if status.enabled else "none")
+        lines = (self._base, self._folder, self._name)
+        number, target = next_file(status, any(line.is_typed_in() for line in lines))
+        self._number.setText(number)
+        self._target.show_path(target)
         self._status.setText(doing(status))
         self._status.setAccessibleName(f"Status: {doing(status)}")
         icon = self._standard_icon(_icon(status))
@@ -231,11 +240,13 @@ def _need_application() -> None:
 def _set_base(storage: ScanStorage, text: str) -> None:
     if not text:
         raise StoreStateError("choose a base folder; '.' is the current one")
-    storage.base = text
+    storage.set_place(base=text)
 
 
-def _line(name: str, take: Callable[[str], None], tip: str) -> CheckedLine:
-    line = CheckedLine(take)
+def _line(
+    storage: ScanStorage, name: str, take: Callable[[str], None], tip: str
+) -> CheckedLine:
+    line = CheckedLine(take, storage.look)
     line.setObjectName(name)
     line.setToolTip(tip)
     return line

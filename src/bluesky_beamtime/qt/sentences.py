@@ -24,6 +24,24 @@ def doing(status: ScanStatus) -> str:
     return "Nothing reserved, nothing being saved"
 
 
+def next_file(status: ScanStatus, typed_in: bool) -> tuple[str, str]:
+    """Return the next number and the next file.
+
+    Parameters
+    ----------
+    status
+        Of the storage.
+    typed_in
+        Whether its number is not that of the place where scans go by now.
+    """
+    said, target = "", status.target
+    if status.number is not None:
+        said = f"next number: {'…' if typed_in else status.number}"
+        if typed_in:
+            target = target.with_name(f"{status.name}_…{target.suffix}")
+    return said, str(target) if status.enabled else "none"
+
+
 def trouble(status: ScanStatus) -> str:
     """Return why the first scan was not saved, and how many more there are."""
     if not status.failures:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from bluesky_beamtime.errors import StoreStateError
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer, remove_folder
 from bluesky_beamtime.storage.scan_detectors import follow
-from bluesky_beamtime.storage.scan_names import reserve_place, scan_folder
+from bluesky_beamtime.storage.scan_names import reserve_place
 from bluesky_beamtime.storage.scan_reservation import AxesOf, Reservation
 from bluesky_beamtime.storage.scan_saved import SavedScans
 from bluesky_beamtime.storage.scan_tags import plain_tags
@@ -142,10 +142,10 @@ class ScanStorage(SavedScans):
         kept = plain_tags(tags or {})
         self.save()
         self._emit(self.tagRequest, kept)
-        with self._lock:
-            folder = scan_folder(self._base, self._folder)
-            name, numbered = self._name, self._numbered
-        place = reserve_place(folder, name, self._format, numbered=numbered)
+        where = self._place
+        place = reserve_place(
+            where.path(), where.name, self._format, numbered=where.numbered
+        )
         try:
             buffer = ScanBuffer.create(place, sizes, kind, fillValue, kept, planned)
         except BaseException:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from psygnal import EmitLoopError, Signal, SignalInstance
 
-from bluesky_beamtime.errors import StoreWriteError
-from bluesky_beamtime.storage.scan_names import SUFFIXES, scan_folder
+from bluesky_beamtime.errors import PathError, StoreWriteError
+from bluesky_beamtime.storage.scan_names import SUFFIXES
 from bluesky_beamtime.storage.scan_reservation import Reservation
 from bluesky_beamtime.storage.scan_saving import SavingQueue
 from bluesky_beamtime.storage.scan_settings import ScanSettings
@@ -58,7 +58,7 @@ class ObservedScans(ScanSettings):
         self._scan: Reservation | None = None
         self._saving = SavingQueue(self._tell, partial(self._emit, self.saveFailed))
         self._number = self.getNumber()
-        self._status = self._look()
+        self._status = self._look(self._place.path())
 
     @property
     def reserved(self) -> int:
@@ -95,16 +95,16 @@ class ObservedScans(ScanSettings):
         """
         return self._status
 
-    def _look(self) -> ScanStatus:
-        stem = self._name if self._number is None else f"{self._name}_{self._number}"
-        folder = scan_folder(self._base, self._folder)
+    def _look(self, folder: Path) -> ScanStatus:
+        place, number = self._place, self._number if self._place.numbered else None
+        stem = place.name if number is None else f"{place.name}_{number}"
         return ScanStatus(
-            base=self._base,
-            folder=self._folder,
-            name=self._name,
-            numbered=self._numbered,
+            base=place.base,
+            folder=place.folder,
+            name=place.name,
+            numbered=place.numbered,
             enabled=self._enabled,
-            number=self._number,
+            number=number,
             target=folder / (stem + SUFFIXES[self._format]),
             reserved=self.reserved,
             writing=self.writing,
@@ -114,13 +114,15 @@ class ObservedScans(ScanSettings):
             ),
         )
 
-    def _tell(self) -> None:
+    def _tell(self, *, look: bool = True) -> None:
         """Emit what has changed since the last time."""
+        if look:
+            self._count()
         with self._lock:
-            # Nobody shall miss the end of a save because the disk is gone.
-            with suppress(StoreWriteError):
-                self._number = self.getNumber()
-            before, self._status = self._status, self._look()
+            folder = self._status.target.parent
+            with suppress(PathError):
+                folder = self._place.path()
+            before, self._status = self._status, self._look(folder)
             now = self._status
         saved, saving = before.reserved + before.writing, now.reserved + now.writing
         if now.number != before.number:
@@ -129,6 +131,17 @@ class ObservedScans(ScanSettings):
             self._emit(self.savingStateChanged, bool(saving))
         if now != before:
             self._emit(self.changed)
+
+    def _count(self) -> None:
+        """Look for the next number, where the disk lets us."""
+        with self._looking:
+            place = self._place
+            # Nobody shall miss the end of a save because the disk is gone.
+            with suppress(PathError, StoreWriteError):
+                number = place.number()
+                with self._lock:
+                    if self._place == place:
+                        self._number = number
 
     def _emit(self, signal: SignalInstance, *values: Any) -> None:
         """Call the listeners; one that raises is told of, and keeps nothing else back.

@@ -13,7 +13,6 @@ from bluesky_beamtime.storage.scan_leftovers import (
     find_leftovers,
     take_over,
 )
-from bluesky_beamtime.storage.scan_names import scan_folder
 from bluesky_beamtime.storage.scan_observed import ObservedScans
 from bluesky_beamtime.storage.scan_reservation import Reservation
 from bluesky_beamtime.storage.scan_saving import SavingJob
@@ -134,7 +133,7 @@ class SavedScans(ObservedScans):
         StoreWriteError
             The folder cannot be read.
         """
-        return find_leftovers(scan_folder(self._base, self._folder))
+        return find_leftovers(self._place.path())
 
     def recover(self) -> list[Path]:
         """Save what processes left behind, in the background, each under its own name.
@@ -153,7 +152,7 @@ class SavedScans(ObservedScans):
         StoreWriteError
             The folder cannot be read, or not be written to.
         """
-        clear_emptied(scan_folder(self._base, self._folder))
+        clear_emptied(self._place.path())
         targets: list[Path] = []
         unreadable: StoreReadError | None = None
         for workshop in self.leftovers():

@@ -9,8 +9,8 @@ import pytest
 
 from bluesky_beamtime.qt.binding import QtCore, QtWidgets
 from bluesky_beamtime.qt.fields import PathLabel
-from bluesky_beamtime.storage import ScanStorage
-from tests.unit.qt.conftest import settle
+from bluesky_beamtime.storage import ScanStorage, scan_names, scan_settings
+from tests.unit.qt.conftest import Until, settle
 from tests.unit.qt.windows import Window, press, reserve
 
 Key = QtCore.Qt.Key
@@ -38,9 +38,9 @@ def test_it_shows_the_storage_and_changes_nothing(
 
 
 def test_typing_changes_the_storage(
-    window: Window, storage: ScanStorage, tmp_path: Path
+    window: Window, storage: ScanStorage, tmp_path: Path, until: Until
 ) -> None:
-    """L-28: letter by letter, and the next number with it."""
+    """L-28: letter by letter, and the next number when the typing pauses."""
     (tmp_path / "other/Si").mkdir(parents=True)
     (tmp_path / "other/Si/scan_3.npz").touch()
     window.type("base", str(tmp_path / "other"))
@@ -51,9 +51,79 @@ def test_typing_changes_the_storage(
         "Si",
         "scan",
     )
-    assert window.label("number").text() == "next number: 4"
+    number, target = (
+        window.label("number"),
+        window.widget.findChild(PathLabel, "target"),
+    )
+    assert number.text() == "next number: …"
+    assert target.path() == str(tmp_path / "other/Si/scan_….npz")
+    until(lambda: number.text() == "next number: 4")
+    assert target.path() == str(tmp_path / "other/Si/scan_4.npz")
     press(window.line("name"), Key.Key_unknown, "s")
     assert storage.name == "scans" and window.line("name").text() == "scans"
+    press(window.line("name"), Key.Key_Return)
+    assert number.text() == "next number: 0"
+
+
+def test_typing_does_not_look_into_the_folder(
+    window: Window,
+    storage: ScanStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Until,
+) -> None:
+    """L-28: once, when it pauses; what is reserved before has its own number."""
+    looked: list[Path] = []
+    real = scan_settings.next_number
+
+    def next_number(folder: Path, name: str) -> int:
+        looked.append(folder / name)
+        return real(folder, name)
+
+    monkeypatch.setattr(scan_settings, "next_number", next_number)
+    window.type("name", "sum")
+    window.type("folder", "Si/7")
+    assert looked == []
+    until(lambda: window.label("number").text() == "next number: 0")
+    place = Path(storage.base) / "Si/7/sum"
+    assert set(looked) == {place} and len(looked) <= 2
+    window.type("name", "dark")
+    reserve(storage)
+    assert storage.buffer == place.with_name("dark_0.partial") / "scan.zarr"
+    until(lambda: window.label("number").text() == "next number: 1")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_marked_when_the_typing_pauses(
+    window: Window, storage: ScanStorage, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """And what held before the typing holds again."""
+    listdir = scan_names.os.listdir
+
+    def closed(path: Path) -> list[str]:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(scan_names.os, "listdir", closed)
+    line = window.line("folder")
+    window.type("folder", "closed")
+    assert storage.folder == "closed" and not line.complaint.isVisible()
+    until(line.complaint.isVisible)
+    assert storage.folder == "2026/LaB6" and line.text() == "closed"
+    assert "permissions" in line.complaint.text() and "border" in line.styleSheet()
+    assert window.label("number").text() == "next number: 0"
+    press(line, Key.Key_Escape)
+    assert line.text() == "2026/LaB6" and not line.complaint.isVisible()
+
+
+def test_a_name_that_is_refused_stays_marked_when_the_typing_pauses(
+    window: Window, storage: ScanStorage
+) -> None:
+    line = window.line("name")
+    window.type("name", "a/b")
+    assert line.is_typed_in() and line.complaint.isVisible()
+    press(line, Key.Key_Return)
+    assert not line.is_typed_in() and line.complaint.isVisible()
+    assert (storage.name, line.text()) == ("a", "a/b")
     assert window.label("number").text() == "next number: 0"
 
 
@@ -132,10 +202,10 @@ def test_a_box_that_is_refused_goes_back(
 ) -> None:
     storage.numbered = False
 
-    def refuse() -> int:
+    def refuse(*_: Any) -> int:
         raise PermissionError(13, "the folder cannot be read")
 
-    monkeypatch.setattr(storage, "getNumber", refuse)
+    monkeypatch.setattr(scan_settings, "next_number", refuse)
     window.box("numbered").click()
     assert not storage.numbered and not window.box("numbered").isChecked()
     said = [label.text() for label in window.widget.findChildren(QtWidgets.QLabel)]

@@ -122,3 +122,51 @@ def test_a_folder_that_cannot_be_looked_into_is_refused(
     storage.save()
     assert storage.wait(60) and not storage.saving
     assert (storage.status.reserved, storage.status.writing) == (0, 0)
+
+
+def test_place_is_set_without_a_look_until_somebody_looks(
+    storage: ScanStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-09: a reservation finds its own number all the same."""
+    (tmp_path / "2026/Si").mkdir(parents=True)
+    (tmp_path / "2026/Si/sum_6.npz").touch()
+    told, numbers = count(storage), list[Any]()
+    storage.numberChanged.connect(numbers.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_names.os, "listdir", lambda _: pytest.fail("looked"))
+        storage.set_place(base=tmp_path / "2026", folder="Si", name="sum")
+        assert len(told) == 1 and numbers == []
+        for wrong in ({"folder": "../x"}, {"name": "a/b"}, {"base": "a\0b"}):
+            with pytest.raises(PathError):
+                storage.set_place(**wrong)  # type: ignore[arg-type]
+        assert len(told) == 1
+    assert (storage.base, storage.folder, storage.name) == (
+        str(tmp_path / "2026"),
+        "Si",
+        "sum",
+    )
+    storage.look()
+    assert numbers == [7]
+    assert storage.status.target == tmp_path / "2026/Si/sum_7.npz"
+    storage.look()
+    assert numbers == [7] and len(told) == 2
+    storage.set_place(folder="LaB6")
+    storage.reserve((2,))
+    assert storage.buffer == tmp_path / "2026/LaB6/sum_0.partial/scan.zarr"
+    assert numbers == [7, 1]
+
+
+def test_end_of_a_save_is_told_without_a_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-22: which a base that is relative needs."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    storage = ScanStorage(tmp_path)
+    storage.reserve((2,))
+    storage.update({(0,): 1})
+    storage.base = "relative"
+    (tmp_path / "gone").rmdir()
+    storage.save()
+    assert storage.wait(60) and storage.failed == [] and not storage.saving
+    assert (storage.status.reserved, storage.status.writing) == (0, 0)
