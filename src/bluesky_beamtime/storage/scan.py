@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from numpy.typing import DTypeLike
@@ -243,14 +243,19 @@ class ScanStorage(SavedScans):
     @contextmanager
     def _writing(self) -> Generator[Reservation | None]:
         """Give the scan that is reserved, to be written by nobody else; None if off."""
-        with self._lock:
-            scan = self._scan if self._enabled else None
-            if scan is None and self._enabled:
-                raise StoreStateError(
-                    "no scan is reserved, or all its points were there and it was "
-                    "saved; call reserve(shape) first"
-                )
+        who = object()
+        with ExitStack() as leaving:
+            with self._lock:
+                scan = self._scan if self._enabled else None
+                if scan is None and self._enabled:
+                    raise StoreStateError(
+                        "no scan is reserved, or all its points were there and it was "
+                        "saved; call reserve(shape) first"
+                    )
+                if scan is not None:
+                    # First: Ctrl-C may come anywhere, and a save waits for all of them.
+                    leaving.callback(scan.buffer.writers.leave, who)
+                    scan.buffer.writers.enter(who)
             if scan is not None:
-                scan.buffer.writers.enter()
-        with nullcontext() if scan is None else scan.buffer.writers.turn():
+                leaving.enter_context(scan.buffer.writers.turn)
             yield scan

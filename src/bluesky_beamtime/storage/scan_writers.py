@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 
 
 class Writers:
@@ -12,37 +10,36 @@ class Writers:
 
     The lock of a storage is held for :meth:`enter` alone, so that nobody who looks at
     the storage waits for the disk. What has entered before a save is in what is saved.
+
+    Attributes
+    ----------
+    turn : lock
+        Held by the one that writes.
     """
 
     def __init__(self) -> None:
         # Reentrant: a value may be an object that has a mind of its own.
-        self._turn = threading.RLock()
+        self.turn = threading.RLock()
         self._changed = threading.Condition()
-        self._count = 0
+        self._inside: set[object] = set()
 
     @property
     def busy(self) -> bool:
         """Whether anybody has entered and not yet left."""
-        with self._changed:
-            return self._count > 0
+        return bool(self._inside)
 
-    def enter(self) -> None:
-        """Announce that :meth:`turn` comes next."""
+    def enter(self, who: object) -> None:
+        """Announce somebody who will take a turn."""
         with self._changed:
-            self._count += 1
+            self._inside.add(who)
 
-    @contextmanager
-    def turn(self) -> Generator[None]:
-        """Write, alone, and leave."""
-        try:
-            with self._turn:
-                yield
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
+    def leave(self, who: object) -> None:
+        """Let go of somebody, who need not have come so far as to enter."""
+        with self._changed:
+            self._inside.discard(who)
+            self._changed.notify_all()
 
     def wait(self) -> None:
         """Wait until all have left."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._count)
+            self._changed.wait_for(lambda: not self._inside)

@@ -14,6 +14,7 @@ import pytest
 from bluesky_beamtime.errors import ScanMismatchError, StoreStateError
 from bluesky_beamtime.storage import ScanStorage
 from bluesky_beamtime.storage.scan_buffer import ScanBuffer
+from bluesky_beamtime.storage.scan_writers import Writers
 from tests.unit.storage.test_scan import Detector, files, read
 
 
@@ -326,3 +327,24 @@ def test_every_point_that_was_taken_is_saved(
     assert saved <= set(taken)
     of_each = [[point for point in taken if point // 100 == n] for n in range(3)]
     assert {max(points) for points in of_each if points} <= saved
+
+
+def test_interrupt_of_a_point_holds_up_no_save(
+    storage: ScanStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-23: Ctrl-C as soon as it has begun."""
+    storage.reserve((2,))
+    storage.update({(0,): 5})
+    enter = Writers.enter
+
+    def interrupted(writers: Writers, who: object) -> None:
+        enter(writers, who)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writers, "enter", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            storage.update({(1,): 6})
+    storage.save()
+    assert storage.wait(60)
+    assert read(tmp_path / "folder/data_0.npz")["mask"].tolist() == [True, False]
