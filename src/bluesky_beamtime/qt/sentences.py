@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 
 from bluesky_beamtime.storage import ScanStatus
@@ -49,7 +50,10 @@ def trouble(status: ScanStatus) -> str:
     target, error = status.failures[0]
     more = len(status.failures) - 1
     others = f"\n… and {more} more." if more else ""
-    return f"{target.name} was not saved: {error}{others}\nIts data are kept on disk."
+    # That of a folder that was moved or removed must not be told to be there.
+    gone = isinstance(error, OSError) and error.errno == errno.ENOENT
+    kept = "" if gone else "\nIts data are kept on disk."
+    return f"{target.name} was not saved: {error}{others}{kept}"
 
 
 def troubles(status: ScanStatus) -> str:

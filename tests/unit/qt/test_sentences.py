@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bluesky_beamtime.qt.sentences import as_tooltip, doing, trouble, troubles
+from bluesky_beamtime.qt.sentences import (
+    as_tooltip,
+    doing,
+    next_file,
+    trouble,
+    troubles,
+)
 from bluesky_beamtime.storage import ScanStatus
 
 IDLE = ScanStatus(
@@ -66,3 +73,17 @@ def test_trouble_names_the_first_file_its_error_and_how_many_more() -> None:
 def test_a_tooltip_shows_names_as_they_are() -> None:
     assert as_tooltip("<b>&\n") == "<qt>&lt;b&gt;&amp;<br></qt>"
     assert as_tooltip("") == ""
+
+
+def test_what_is_gone_is_not_told_to_be_kept() -> None:
+    assert trouble(replace(IDLE, failures=FAILED)).endswith("are kept on disk.")
+    gone = ((FAILED[0][0], FileNotFoundError(errno.ENOENT, "the folder is gone")),)
+    assert "kept" not in trouble(replace(IDLE, failures=gone))
+
+
+def test_number_is_left_open_while_somebody_types() -> None:
+    assert next_file(IDLE, False) == ("next number: 3", "/data/LaB6/map_3.zarr")
+    assert next_file(IDLE, True) == ("next number: …", "/data/LaB6/map_….zarr")
+    bare = replace(IDLE, number=None, target=Path("/data/LaB6/map.zarr"))
+    assert next_file(bare, True) == ("", "/data/LaB6/map.zarr")
+    assert next_file(replace(IDLE, enabled=False), True)[1] == "none"
