@@ -7,6 +7,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -313,7 +314,9 @@ class ScanBuffer:
 
     def release(self) -> None:
         """Remove the buffer, and with it the reservation of its number."""
-        here = self._lock.in_place()
+        here = False
+        with suppress(OSError):  # a disk that is gone has nothing to be removed
+            here = self._lock.in_place()
         self._unlock()
         if here:
             remove_folder(self.place.workshop)

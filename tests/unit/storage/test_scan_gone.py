@@ -102,3 +102,20 @@ def test_empty_reservation_that_was_moved_removes_no_other(tmp_path: Path) -> No
     assert not storage.reserved and FolderLock.is_held(workshop)
     other.update({(): [1, 2]})
     assert other.wait(60) and other.failed == []
+
+
+def test_empty_reservation_on_a_disk_that_is_gone_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L-15, L-22: nobody goes on seeing it."""
+    storage = ScanStorage(tmp_path)
+    told: list[bool] = []
+    storage.savingStateChanged.connect(told.append)
+    storage.reserve((2,))
+
+    def stale(*_: Any) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(FolderLock, "in_place", stale)
+    storage.save()
+    assert not storage.saving and told == [True, False]
