@@ -17,7 +17,12 @@ from bluesky_beamtime.database.grids import (
     scan_shape,
     scan_snaking,
 )
-from bluesky_beamtime.database.kinds import is_integer, is_list
+from bluesky_beamtime.database.kinds import (
+    is_integer,
+    is_list,
+    mapping_in,
+    texts_in,
+)
 from bluesky_beamtime.database.rowframes import frame_dims
 from bluesky_beamtime.errors import DocumentError, MetadataError
 from bluesky_beamtime.recording.point_values import TIME
@@ -115,8 +120,8 @@ def choose_field(asked: str | None, descriptor: Document, start: Document) -> st
     axes = set(axis_fields(start))
     hinted = [
         field
-        for hint in descriptor.get("hints", {}).values()
-        for field in hint.get("fields", ())
+        for hint in mapping_in(descriptor.get("hints")).values()
+        for field in texts_in(mapping_in(hint).get("fields"))
         if field in keys and field not in axes and _is_readable(keys[field])
     ]
     images = [field for field in hinted if _rank(keys[field]) > 1]

@@ -55,3 +55,15 @@ def test_without_a_number_the_fields_are_named() -> None:
     descriptor = {"name": "primary", "data_keys": few, "object_keys": OBJECTS}
     with pytest.raises(DocumentError, match="which to take: x, x_setpoint, state"):
         choose_field(None, descriptor, START)
+
+
+@pytest.mark.parametrize("hints", [None, 5, {"d": None}, {"d": {"fields": None}}])
+def test_a_wrong_word_in_the_hints_costs_no_array(hints: Any) -> None:
+    """L-27: a device may say anything there."""
+    descriptor = {
+        "name": "primary",
+        "data_keys": KEYS,
+        "object_keys": OBJECTS,
+        "hints": hints,
+    }
+    assert choose_field(None, descriptor, START) == "current"
