@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +241,146 @@ def test_two_engines_and_two_beamtimes(tmp_path, RE) -> None:
         assert_documents_equal(other[-1].documents(), seen)
         assert [name for name, _ in seen] == ["start", "stop"]
         assert one[-1].complete
+
+
+@pytest.fixture
+def paused(RE) -> Callable[..., list[tuple[str, Any]]]:
+    """Run a plan up to a pause in its first run; return the documents, as they come."""
+    from bluesky import RunEngineInterrupted
+    from bluesky import plan_stubs as bps
+
+    def plan(inside: bool):
+        yield from bps.open_run()
+        if not inside:
+            yield from bps.close_run()
+        yield from bps.checkpoint()
+        yield from bps.pause()
+        if inside:
+            for _ in range(2):
+                yield from bps.create()
+                yield from bps.save()
+            yield from bps.close_run()
+        yield from bps.open_run()
+        yield from bps.close_run()
+
+    def pause(inside: bool = True) -> list[tuple[str, Any]]:
+        seen: list[tuple[str, Any]] = []
+        RE.subscribe(lambda name, doc: seen.append((name, doc)))
+        with pytest.raises(RunEngineInterrupted):
+            RE(plan(inside))
+        return seen
+
+    return pause
+
+
+def of_run(seen: list[tuple[str, Any]], number: int) -> list[tuple[str, Any]]:
+    """Return the documents of one of the runs that came one after the other."""
+    starts = [n for n, (name, _) in enumerate(seen) if name == "start"]
+    return seen[starts[number] : [*starts, len(seen)][number + 1]]
+
+
+def test_a_beamtime_that_is_closed_in_a_run_keeps_the_rest_of_it(
+    tmp_path, RE, paused
+) -> None:
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        beamtime.attach(RE)
+        seen = paused()
+    del beamtime
+    gc.collect()
+    assert RE.preprocessors == []
+    with pytest.warns(BeamtimeWarning, match="closed"):
+        RE.resume()
+    assert [name for name, _ in seen].count("start") == 2
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        assert not beamtime[-1].complete
+        beamtime.recover()
+        assert len(beamtime) == 1
+        assert_documents_equal(beamtime[-1].documents(), of_run(seen, 0))
+
+
+def test_a_run_is_recorded_to_its_end_after_detaching(beamtime, RE, paused) -> None:
+    lines: list[str] = []
+    source = RE.scan_id_source
+    beamtime.attach(RE, report=lines.append)
+    seen = paused()
+    beamtime.detach(RE)
+    beamtime.detach(RE)
+    assert (RE.scan_id_source, RE.preprocessors) == (source, [])
+    RE.resume()
+    (run,) = beamtime
+    assert_documents_equal(run.documents(), of_run(seen, 0))
+    assert lines == []
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_attaching_again_goes_on_with_the_run(tmp_path, RE, paused, close) -> None:
+    """Also with another object of the same file, and no document comes twice."""
+    taken: list[str] = []
+
+    class Counting(Beamtime):
+        def __call__(self, name, doc) -> None:
+            taken.append(name)
+            super().__call__(name, doc)
+
+    first = Counting(tmp_path / "x.db")
+    first.attach(RE)
+    seen = paused()
+    if close:
+        first.close()
+        second = Counting(tmp_path / "x.db")
+    else:
+        first.detach(RE)
+        second = first
+    second.attach(RE)
+    RE.resume()
+    assert taken == [name for name, _ in seen]
+    for number, run in enumerate(reversed(list(second))):
+        assert run.complete
+        assert_documents_equal(run.documents(), of_run(seen, number))
+    second.close()
+
+
+def test_the_runs_of_another_run_engine_hold_nothing(beamtime, RE, paused) -> None:
+    from bluesky import RunEngine
+    from bluesky.plans import count
+
+    other: Any = RunEngine(context_managers=[])
+    beamtime.attach(other)
+    beamtime.attach(RE)
+    seen = paused()
+    beamtime.detach(other)
+    other(count([], 1))
+    RE.resume()
+    assert len(beamtime) == [name for name, _ in seen].count("start") == 2
+    other.loop.call_soon_threadsafe(other.loop.stop)
+    other._th.join()
+    other.loop.close()
+
+
+def test_a_run_whose_end_nobody_saw_holds_nothing(beamtime, RE, paused) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("this was the end")
+
+    from bluesky.plans import count
+
+    token = RE.subscribe(fail, "stop")
+    beamtime.attach(RE)
+    with pytest.raises(ValueError, match="the end"):
+        RE(count([], 1))
+    RE.unsubscribe(token)
+    assert beamtime[-1].stop is None
+    paused(inside=False)
+    beamtime.detach(RE)
+    RE.resume()
+    assert len(beamtime) == 2
+
+
+def test_closing_between_the_runs_of_a_plan_is_warned_of(beamtime, RE, paused) -> None:
+    beamtime.attach(RE)
+    paused(inside=False)
+    with pytest.warns(BeamtimeWarning, match="not recorded; open"):
+        beamtime.close()
+    RE.resume()
 
 
 # ------------------------------------------------------------------------------- frames

@@ -165,9 +165,17 @@ class Beamtime(Recording, Describing, Finding, Receiving, Sharing, Keeping):
     def close(self) -> None:
         """Bring everything to the disk and let go of the files; may be called again.
 
-        Documents that arrive afterwards are kept in the journal, with a warning.
+        Documents that arrive afterwards are kept in the journal, with a warning; so
+        are those of a run that an attached RunEngine has not ended, see :meth:`detach`.
+        Runs that it begins later are not, which is warned of if its plan is paused.
         """
         for attached in list(self._attached.values()):
+            if attached.between_runs and self._recorder is not None:
+                self._recorder.warn(
+                    f"{str(self._database.path)!r} is closed while a plan is paused: "
+                    "runs that it begins from now on are not recorded; open the "
+                    "beamtime and attach it again before the plan is resumed"
+                )
             self.detach(attached.RE)
         if self._recorder is not None:
             self._recorder.close()

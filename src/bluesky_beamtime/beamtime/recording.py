@@ -102,7 +102,7 @@ class Recording(Parts):
             )
         attached = self._attached.get(id(RE))
         if attached is None:
-            attached = Attachment(RE, self, self.next_scan_id)
+            attached = Attachment(RE, self, self.next_scan_id, self._database.path)
             self._attached[id(RE)] = attached
         attached.check(check)
         attached.report(self._closing(report) if report else None)
@@ -143,7 +143,11 @@ class Recording(Parts):
         return SubscriberWatch(RE, self._database)
 
     def detach(self, RE: RunEngine) -> None:
-        """Undo :meth:`attach`; nothing happens if it is not attached."""
+        """Undo :meth:`attach`; nothing happens if it is not attached.
+
+        A run that is open, such as that of a plan that is paused, is recorded to its
+        end, with the runs that begin before that; the next one is not.
+        """
         attached = self._attached.pop(id(RE), None)
         if attached is not None:
             attached.undo()
