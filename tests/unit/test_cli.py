@@ -124,6 +124,30 @@ def test_ls_json_is_what_machines_are_promised(file: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("when", [1.8e18, 1e20, -1e20])
+def test_a_run_of_a_time_that_no_calendar_has_hides_no_other(
+    tmp_path: Path, when: float
+) -> None:
+    from bluesky_beamtime import Beamtime
+
+    with Beamtime(tmp_path / "x.db") as beamtime:
+        for number, time in enumerate([1.0, when]):
+            uid = f"uid-{number}"
+            beamtime("start", {"uid": uid, "time": time, "scan_id": number})
+            stop = {"uid": f"stop-{number}", "run_start": uid, "time": time}
+            beamtime("stop", {**stop, "exit_status": "success"})
+        run = beamtime[-1]
+        assert "–" in repr(run)
+        assert "–" in run._repr_html_()
+    status, output = invoke("ls", tmp_path / "x.db")
+    assert status == 0
+    assert "–" in output
+    assert "1970" in output or "1969" in output  # west of Greenwich
+    status, output = invoke("show", tmp_path / "x.db", 1)
+    assert status == 0
+    assert "began   –" in output
+
+
 def test_ls_with_only_complete_runs_is_well(file: Path, tmp_path: Path) -> None:
     from bluesky_beamtime import Beamtime
 

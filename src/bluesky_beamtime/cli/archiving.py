@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,6 +104,7 @@ def prove_archive(url: str, *, json: bool, threads: int) -> bool:
     """
     from bluesky_beamtime.database import encode
     from bluesky_beamtime.database.sizes import human_size
+    from bluesky_beamtime.database.times import local_time
     from bluesky_beamtime.exports import prove
 
     with progress_bar() as show:
@@ -113,7 +113,7 @@ def prove_archive(url: str, *, json: bool, threads: int) -> bool:
         print(encode(proof.to_json()))
         return proof.ok
     console = tables.console()
-    when = datetime.fromtimestamp(proof.time).strftime("%Y-%m-%d %H:%M")
+    when = local_time(proof.time, "%Y-%m-%d %H:%M")
     _say(console, f"{proof.url}: {proof.beamtime} of {when}, {proof.runs} runs")
     _list(console, "other content than the manifest says:", proof.differs, "red")
     _list(console, "missing:", proof.missing, "red")

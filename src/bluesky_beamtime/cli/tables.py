@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -183,7 +182,9 @@ def _text(value: object) -> Text:
 
 
 def _when(seconds: float | None, how: str = "%Y-%m-%d %H:%M:%S") -> str:
-    return "–" if seconds is None else time.strftime(how, time.localtime(seconds))
+    from bluesky_beamtime.database.times import local_time
+
+    return "–" if seconds is None else local_time(seconds, how)
 
 
 def _frames(accounts: Mapping[str, Mapping[str, int | None]]) -> Text:

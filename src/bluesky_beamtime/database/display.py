@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-import time
 from typing import TYPE_CHECKING, Any
 
 from bluesky_beamtime.database.kinds import texts_in
+from bluesky_beamtime.database.times import local_time
 from bluesky_beamtime.errors import BeamtimeError, DocumentError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def _sample(run: Run) -> str:
 
 
 def _when(run: Run) -> str:
-    if run.time is None:
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(run.time))
+    return "" if run.time is None else local_time(run.time, "%Y-%m-%d %H:%M")
 
 
 def _status(run: Run) -> str:

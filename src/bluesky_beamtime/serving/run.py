@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +13,7 @@ from tiled.server.core import NoEntry
 from tiled.structures.container import ContainerStructure
 from tiled.structures.core import Spec, StructureFamily
 
+from bluesky_beamtime.database import times
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.journaled import JournalIndex
@@ -179,9 +179,7 @@ class _Some(Container):
 
 def local_time(moment: float | None) -> str | None:
     """Return seconds since 1970 as people write them."""
-    if moment is None:
-        return None
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    return None if moment is None else times.local_time(moment)
 
 
 class RunNode(Container):

@@ -274,6 +274,14 @@ def test_metadata_are_the_documents(runs: Any, connect: Connect) -> None:
     assert about["began"]
 
 
+def test_a_time_that_no_calendar_has_hides_no_run(lab: Any, connect: Connect) -> None:
+    lab.run()
+    lab.beamtime("start", {"uid": "odd-time", "time": 1.8e18})
+    client = connect()
+    assert client["odd-time"].metadata["beamtime"]["began"] == "–"
+    assert len(list(client.values())) == 2
+
+
 def test_what_is_added_to_a_run_is_there(runs: Any, connect: Connect) -> None:
     run = runs.beamtime[1]
     run.tag("good")

@@ -16,6 +16,7 @@ from bluesky_beamtime.beamtime import Beamtime
 from bluesky_beamtime.database import Run, Stream
 from bluesky_beamtime.database.descriptions import Descriptions
 from bluesky_beamtime.database.external import stored_arrays
+from bluesky_beamtime.database.times import local_time
 from bluesky_beamtime.errors import BeamtimeError, MissingExtraError
 from bluesky_beamtime.exports.takehome.naming import run_label, short_name
 from bluesky_beamtime.pages import (
@@ -261,14 +262,7 @@ class Pages:
 
 
 def _local_time(seconds: float | None) -> str:
-    try:
-        return (
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-            if seconds
-            else ""
-        )
-    except (OverflowError, ValueError, OSError):
-        return str(seconds)
+    return local_time(seconds) if seconds else ""
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
