@@ -22,7 +22,8 @@ from event_model import (
     pack_event_page,
 )
 
-from bluesky_beamtime.database import statements
+from bluesky_beamtime.database import Database, statements
+from bluesky_beamtime.database.event_arrays import EventArrays
 from bluesky_beamtime.errors import (
     BeamtimeError,
     BeamtimeWarning,
@@ -545,6 +546,41 @@ def test_a_second_event_with_another_array_is_put_aside(recording, other) -> Non
         if name == "event"
     ]
     np.testing.assert_array_equal(stored["data"]["img"], image)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_recorders_of_one_event_compare_their_arrays(
+    recording, tmp_path, monkeypatch, same
+) -> None:
+    """Both have written the array when the first of them stores the event."""
+    bundle = compose_run()
+    key = {"source": "s", "dtype": "array", "shape": [2, 2]}
+    stream = bundle.compose_descriptor(name="primary", data_keys={"img": key})
+    image = np.array([[7.0, np.nan], [np.inf, -0.0]])
+    event = stream.compose_event(data={"img": image}, timestamps={"img": 0.0})
+    other = event if same else event | {"data": {"img": image[::-1]}}
+    second = DocumentRecorder(Database(tmp_path / "x.db"))
+    write, meanwhile = EventArrays.write, [lambda: recording.recorder("event", event)]
+
+    def written(*arguments: Any) -> Any:
+        stored = write(*arguments)
+        while meanwhile:
+            meanwhile.pop()()
+        return stored
+
+    for recorder in (recording.recorder, second):
+        recorder("start", bundle.start_doc)
+        recorder("descriptor", stream.descriptor_doc)
+    monkeypatch.setattr(EventArrays, "write", written)
+    if same:
+        second("event", other)
+        assert recording.journaled() == []
+    else:
+        with pytest.warns(BeamtimeWarning, match="has another value in 'data'"):
+            second("event", other)
+        assert len(recording.journaled()) == 1
+    second.close()
+    second._database.close()
 
 
 @pytest.mark.parametrize("change", [{"timestamps": {"x": True}}, {"more": True}])
