@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,7 +18,13 @@ from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.database.kinds import is_array, is_mapping
 from bluesky_beamtime.database.rows import column_text
 from bluesky_beamtime.errors import FrameMismatchError, StorageError, StoreStateError
-from bluesky_beamtime.storage import ShardedArray, create_group, quote_name
+from bluesky_beamtime.storage import (
+    FolderLock,
+    ShardedArray,
+    create_group,
+    quote_name,
+)
+from bluesky_beamtime.storage.files import make_folder, write_error
 
 # Each open array holds a file open; waveforms of many lengths make many arrays.
 _MOST_OPEN = 32
@@ -62,6 +69,8 @@ class EventArrays:
         # Lower-case paths in use: the folder may move to a disk that ignores case.
         self._taken: set[str] = set()
         self._groups: set[str] = set()
+        # Of arrays without a frame, by their path.
+        self._claims: dict[str, FolderLock] = {}
 
     @staticmethod
     def takes(value: Any) -> bool:
@@ -153,6 +162,10 @@ class EventArrays:
             path, array = self._array_for(stream, field, native, units)
             index = array.append(native)
             array.publish()
+            claim = self._claims.pop(path, None)
+            if claim is not None:
+                # Those who look now see that it holds frames.
+                claim.release()
         return ArrayReference(path, index, value.dtype.str)
 
     def _array_for(
@@ -192,20 +205,50 @@ class EventArrays:
             if path.casefold() in self._taken:
                 continue
             try:
-                array = ShardedArray.create(
-                    self._store / path,
-                    dtype=value.dtype,
-                    shape=value.shape,
-                    compression=_COMPRESSION,
-                    attributes=attributes,
-                    power=self._power,
-                )
+                array = self._create_alone(path, value, attributes)
             except StoreStateError:
-                # Another process began this run and wrote here; its frames stay.
+                # Another recorder of this run wrote here, or is about to; its frames
+                # stay.
                 self._taken.add(path.casefold())
                 continue
             self._taken.add(path.casefold())
             return path, array
+
+    def _create_alone(
+        self, path: str, value: np.ndarray[Any, Any], attributes: dict[str, Any]
+    ) -> ShardedArray:
+        """Make an array that nobody else takes for an empty one before it is not.
+
+        Raises
+        ------
+        StoreStateError
+            Somebody else has frames there, or makes the array at this moment.
+        StoreWriteError
+            The disk refused.
+        """
+        folder = self._store / path
+        try:
+            make_folder(folder)
+            claim = FolderLock(folder)
+        except OSError as error:
+            raise write_error("an array", folder, error) from error
+        try:
+            array = ShardedArray.create(
+                folder,
+                dtype=value.dtype,
+                shape=value.shape,
+                compression=_COMPRESSION,
+                attributes=attributes,
+                power=self._power,
+            )
+        except BaseException:
+            claim.release()
+            with suppress(OSError):
+                # Readers stumble over a folder that is no array.
+                os.rmdir(folder)
+            raise
+        self._claims[path] = claim
+        return array
 
     def sync(self) -> None:
         """Bring everything to the disk itself; called from another thread."""
@@ -230,6 +273,8 @@ class EventArrays:
                     array.close()
                 except StorageError as error:
                     failure = error
+            while self._claims:
+                self._claims.popitem()[1].release()
         if failure is not None:
             raise failure
 

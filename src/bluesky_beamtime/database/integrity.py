@@ -250,7 +250,7 @@ def _check_stores(
         if progress is not None:
             progress("frames", number, len(arrays))
         where = os.path.relpath(array, database.folder)
-        # The arrays of events have no lock of their own while their run goes on.
+        # The arrays of events have no lock of their own once they hold a frame.
         if live and FolderLock.is_held(array):
             continue
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bluesky_beamtime.database import event_arrays
 from bluesky_beamtime.database.encoding import ArrayReference
 from bluesky_beamtime.database.event_arrays import EventArrays
 from bluesky_beamtime.errors import StoreWriteError
+from bluesky_beamtime.storage import FolderLock, ShardedArray
 from bluesky_beamtime.testing import assert_documents_equal
 
 HOSTILE = [
@@ -187,6 +189,92 @@ def test_arrays_of_a_process_that_died_are_not_touched(tmp_path) -> None:
     second.close()
     assert one.path != other.path
     assert zarr.open_array(store / one.path, mode="r")[...].tolist() == [[0, 0, 0]]
+
+
+def test_two_recorders_never_write_to_one_array(tmp_path, monkeypatch) -> None:
+    """Also when both make it at the same moment."""
+    store = tmp_path / "x.zarr"
+    first = EventArrays(store, "run", power=False)
+    second = EventArrays(store, "run", power=False)
+    create, found = ShardedArray.create, {}
+
+    def created(*arguments, **options):
+        array = create(*arguments, **options)
+        if "second" not in found:
+            found["second"] = None
+            found["second"] = second.write("s", {"a": np.ones(3)}, {}).data["a"]
+        return array
+
+    monkeypatch.setattr(ShardedArray, "create", created)
+    found["first"] = first.write("s", {"a": np.zeros(3)}, {}).data["a"]
+    for turn in (1, 2):
+        for arrays, value in ((first, 0.0), (second, 1.0)):
+            reference = arrays.write("s", {"a": np.full(3, value)}, {}).data["a"]
+            assert reference.index == turn
+    first.close()
+    second.close()
+    for name, value in (("first", 0.0), ("second", 1.0)):
+        stored = zarr.open_array(store / found[name].path, mode="r")
+        assert np.array_equal(stored[...], np.full((3, 3), value))
+        assert FolderLock.NAME not in os.listdir(store / found[name].path)
+
+
+def test_an_array_that_was_only_made_keeps_nobody_out(tmp_path) -> None:
+    store = tmp_path / "x.zarr"
+    first = EventArrays(store, "run", power=False)
+    array = store / first.write("s", {"a": np.zeros(3)}, {}).data["a"].path
+    first.close()
+    for path in array.iterdir():
+        if path.name != "zarr.json":
+            path.unlink()
+    metadata = json.loads((array / "zarr.json").read_text())
+    metadata["shape"][0] = 0
+    (array / "zarr.json").write_text(json.dumps(metadata))
+    # What a process leaves that is killed here.
+    (array / FolderLock.NAME).touch()
+    second = EventArrays(store, "run", power=False)
+    reference = second.write("s", {"a": np.ones(3)}, {}).data["a"]
+    second.close()
+    assert (store / reference.path, reference.index) == (array, 0)
+    assert FolderLock.NAME not in os.listdir(array)
+
+
+def test_an_array_that_cannot_be_made_leaves_no_folder(arrays, tmp_path) -> None:
+    arrays.write("s", {"a": np.zeros(3)}, {})
+    with pytest.MonkeyPatch.context() as patch:
+        error = StoreWriteError("the disk is full", errno=28, filename="x")
+
+        def refuse(*_: object, **__: object) -> None:
+            raise error
+
+        patch.setattr(ShardedArray, "create", refuse)
+        with pytest.raises(StoreWriteError):
+            arrays.write("s", {"b": np.zeros(3)}, {})
+    assert not list((tmp_path / "x.zarr").rglob("b"))
+    assert arrays.write("s", {"b": np.zeros(3)}, {}).data["b"].index == 0
+
+
+def test_an_array_whose_first_frame_failed_stays_its_own(tmp_path, monkeypatch) -> None:
+    store = tmp_path / "x.zarr"
+    first = EventArrays(store, "run", power=False)
+    second = EventArrays(store, "run", power=False)
+    append, error = ShardedArray.append, StoreWriteError("full", errno=28, filename="")
+    failures = [error]
+
+    def fail(array, frame):
+        if failures:
+            raise failures.pop()
+        return append(array, frame)
+
+    monkeypatch.setattr(ShardedArray, "append", fail)
+    with pytest.raises(StoreWriteError):
+        first.write("s", {"a": np.zeros(3)}, {})
+    other = second.write("s", {"a": np.ones(3)}, {}).data["a"]
+    own = first.write("s", {"a": np.zeros(3)}, {}).data["a"]
+    assert own.path != other.path
+    assert (own.index, other.index) == (0, 0)
+    first.close()
+    second.close()
 
 
 def test_units_go_with_the_array(arrays, tmp_path) -> None:
