@@ -15,6 +15,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
@@ -26,6 +27,7 @@ from ophyd_async.sim import SimMotor
 
 from bluesky_beamtime.devices import Camera, SimCamera, SimCounter
 from bluesky_beamtime.errors import (
+    DocumentError,
     StorageError,
     StoreReadError,
     StoreStateError,
@@ -273,6 +275,64 @@ def test_spiral_is_an_axis_of_points_with_positions_as_tags(
     assert tags["dims"] == ["point"]
     for motor in ("x", "y"):
         np.testing.assert_array_equal(tags["positions"][motor], data[motor].values)
+
+
+@pytest.mark.parametrize("plan", [bp.spiral_square, bp.rel_spiral_square])
+def test_square_spiral_is_an_axis_of_the_points_of_its_grid(
+    plan: Any, RE: Any, maps: Any, bl: Beamline
+) -> None:
+    """L-27: which are where the motors were, as in a scan row by row."""
+    RE(bps.mv(bl.x, 0.5, bl.y, 2))
+    mine = maps(field="diode")
+    around = (0, 0) if plan is bp.spiral_square else ()
+    spiral = mine.recorded(plan([bl.diode], bl.x, bl.y, *around, 4, 3, 3, 4))
+    group = mine.newest()
+    assert group.attrs["tags"]["dims"] == ["point"] and group["mask"][...].all()
+    grid = spiral.primary.to_grid()
+    order = np.argsort(grid["seq_num"].values, axis=None)
+    np.testing.assert_array_equal(group["data"], grid["diode"].values.flat[order])
+    for motor in ("x", "y"):
+        where = xr.broadcast(grid[motor], grid["diode"])[0].transpose("y", "x")
+        np.testing.assert_allclose(
+            group.attrs["tags"]["positions"][motor], where.values.flat[order]
+        )
+    x = np.linspace(-2, 2, 3) + (0 if around else 0.5)
+    y = np.linspace(-1.5, 1.5, 4) + (0 if around else 2)
+    rows = mine.recorded(bp.list_grid_scan([bl.diode], bl.y, list(y), bl.x, list(x)))
+    expected = rows.primary.to_grid()
+    for name in ("x", "y", "x_readback", "y_readback"):
+        np.testing.assert_allclose(grid[name], expected[name])
+
+
+@pytest.mark.parametrize("kind", ["scan", "grid_scan", "spiral_square"])
+def test_more_points_than_there_were_to_be_are_told(
+    kind: str, maps: Any, bl: Beamline
+) -> None:
+    """L-26, L-27: nothing says which of the events belong together."""
+
+    def twice(detectors: Any, step: Any, pos_cache: Any) -> Any:
+        yield from bps.move_per_step(step, pos_cache)
+        for _ in range(2):
+            yield from bps.trigger_and_read([*detectors, *step])
+
+    plans: dict[str, Any] = {
+        "scan": lambda: bp.scan([bl.diode], bl.x, 0, 1, 6, per_step=twice),
+        "grid_scan": lambda: bp.grid_scan(
+            [bl.diode], bl.y, 0, 1, 2, bl.x, 0, 2, 3, per_step=twice
+        ),
+        "spiral_square": lambda: bp.spiral_square(
+            [bl.diode], bl.x, bl.y, 0, 0, 1, 2, 2, 3, per_step=twice
+        ),
+    }
+    mine = maps(field="diode")
+    run = mine.recorded(plans[kind]())
+    told = "12 events for the 6 points"
+    assert told in mine.newest().attrs["tags"]["problem"]
+    with pytest.raises(DocumentError, match=told):
+        mine.subscriber.close()
+    if kind != "scan":
+        with pytest.raises(DocumentError, match=told):
+            run.primary.to_grid()
 
 
 @pytest.mark.parametrize("kind", ["count", "fly_frames", "fly_scan", "soft"])

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_beamtime.database.grid_positions import (
+    cells_of_positions,
+    runs_row_by_row,
+)
 from bluesky_beamtime.database.kinds import is_array, is_integer, is_list, is_mapping
 from bluesky_beamtime.errors import DocumentError
 
@@ -27,7 +31,8 @@ def to_grid(
     start
         The RunStart document: ``shape`` gives the size of each axis, ``hints`` their
         names, ``snaking`` or ``snake_axes`` which run back and forth, ``extents`` where
-        they run.
+        they run. Where the hint ``gridding`` says that it does not run row by row, as a
+        square spiral, the readings of the motors say which point each event is.
     stream
         Name of the stream.
     dataset
@@ -46,17 +51,24 @@ def to_grid(
     Raises
     ------
     DocumentError
-        The run is no grid scan, or this stream does not belong to the grid.
+        The run is no grid scan, this stream does not belong to the grid, or its events
+        cannot be told to be each at a point of its own.
     """
     import xarray as xr
 
     shape = scan_shape(start)
     fields = scan_axes(start, stream, len(shape))
     names = [axis[0] if axis else f"axis_{n}" for n, axis in enumerate(fields)]
-    cells = scan_cells(dataset["seq_num"].values, shape, scan_snaking(start, names))
+    seq_nums = dataset["seq_num"].values
+    check_fits(int(seq_nums.max(initial=0)), shape)
+    if runs_row_by_row(start):
+        cells = scan_cells(seq_nums, shape, scan_snaking(start, names))
+    else:
+        known = [dataset[name].values if name in dataset else None for name in names]
+        cells = cells_of_positions(start, shape, known)
     rows = np.full(int(np.prod(shape)), -1)
-    inside = (cells >= 0) & (cells < len(rows))
-    rows[cells[inside]] = np.flatnonzero(inside)
+    inside = np.flatnonzero(cells >= 0)
+    rows[cells[inside]] = inside
 
     motors = {field for axis in fields for field in axis}
     coordinates: dict[str, Any] = {}
@@ -84,10 +96,8 @@ def to_grid(
         data = cast("Any", variable).data
         values = _spread(data, rows, shape, fill)
         variables[name] = (dims, values, variable.attrs)
-    seq_nums = np.where(
-        rows < 0, 0, dataset["seq_num"].values[rows] if len(cells) else 0
-    )
-    coordinates["seq_num"] = (names, seq_nums.reshape(shape))
+    numbers = np.where(rows < 0, 0, seq_nums[rows] if len(cells) else 0)
+    coordinates["seq_num"] = (names, numbers.reshape(shape))
     coordinates["measured"] = (names, (rows >= 0).reshape(shape))
     times = _spread(dataset["time"].values, rows, shape)
     coordinates["time"] = (names, times, dataset["time"].attrs)
@@ -178,6 +188,22 @@ def scan_cells(
         steps = steps * size + forward
     flat = np.ravel_multi_index(tuple(places), shape)
     return np.where(inside, flat, -1)
+
+
+def check_fits(events: int, shape: tuple[int, ...]) -> None:
+    """Raise if there are more events than points.
+
+    Raises
+    ------
+    DocumentError
+        Which of them were at which point is not known.
+    """
+    points = int(np.prod(shape))
+    if events > points:
+        raise DocumentError(
+            f"there are {events} events for the {points} points of the scan, so that "
+            "nothing says where each belongs; read() has them all"
+        )
 
 
 def axis_fields(start: Start) -> list[str]:

@@ -269,7 +269,10 @@ class Stream:
         Raises
         ------
         DocumentError
-            The run is no grid scan, or this stream does not belong to the grid.
+            The run is no grid scan, this stream does not belong to the grid, or its
+            events cannot be told to be each at a point of its own: there are more
+            of them than points, or the plan does not run row by row, as a square
+            spiral, and the readings of its motors are not where its ``extents`` say.
         """
         from bluesky_beamtime.database.grids import axis_fields, to_grid
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_beamtime.database.grids import check_fits
 from bluesky_beamtime.errors import (
+    DocumentError,
     ScanMismatchError,
     StorageError,
     StoreStateError,
@@ -88,6 +90,7 @@ class ScanFilling:
         self._newest: dict[str, NDArray[np.int64]] = {}
         self.missed: list[tuple[int, str, Document]] = []
         self._forgotten = 0
+        self._newest_point = 0
 
     @property
     def label(self) -> str:
@@ -159,6 +162,8 @@ class ScanFilling:
         ------
         StorageError
             Values that were missed before, and again, or too many to be kept.
+        DocumentError
+            There were more points than the plan said: what was saved says so too.
         """
         failure: Exception | None = None
         missed, self.missed = self.missed, []
@@ -174,6 +179,12 @@ class ScanFilling:
             others = self._plan.others(self._positions)
             if others:
                 tags["positions"] = others
+            try:
+                check_fits(self._newest_point, self._plan.shape)
+            except DocumentError as error:
+                # What was measured is kept, but not as if it were where it seems to be.
+                tags["problem"] = str(error)
+                failure = failure or error
             self._storage.save(self._plan.axes(self._positions), tags=tags)
             # What comes after, if anything does, goes to an array of its own.
             self._buffer = self._cell = None
@@ -224,6 +235,8 @@ class ScanFilling:
 
     def _put(self, plan: ScanPlan, points: PointValues, number: int) -> None:
         cells = plan.cells(points.seq_nums)
+        newest_point = int(points.seq_nums.max(initial=0))
+        self._newest_point = max(self._newest_point, newest_point)
         inside = np.flatnonzero(cells >= 0)
         # What is tried again does not replace what was measured since.
         newest = self._newest[points.key]

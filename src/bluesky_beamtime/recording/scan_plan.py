@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bluesky_beamtime.database.grid_positions import runs_row_by_row
 from bluesky_beamtime.database.grids import (
     axis_fields,
     axis_positions,
@@ -36,7 +37,8 @@ _NUMBERS = {"number": "f8", "integer": "i8", "boolean": "?"}
 class ScanPlan:
     """The points of one scan: how many along each axis, and what says where they are.
 
-    A run without a ``shape`` that says how many points it has is one axis of points.
+    A run without a ``shape`` that says how many points it has is one axis of points;
+    so is one that does not run row by row: only its readings will say where it was.
     """
 
     start: Document
@@ -168,7 +170,7 @@ def plan_scan(start: Document, stream: str, field: str, keys: Document) -> ScanP
     DocumentError
         Nothing says how many points there will be, or the stream is not the scan's.
     """
-    if start.get("shape") is not None:
+    if start.get("shape") is not None and runs_row_by_row(start):
         shape = scan_shape(start)
         axes = scan_axes(start, stream, len(shape))
         names = tuple(axis[0] if axis else f"axis_{n}" for n, axis in enumerate(axes))

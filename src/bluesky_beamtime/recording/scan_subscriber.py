@@ -51,8 +51,9 @@ class ScanSubscriber:
             RE(bp.grid_scan([cam], y, 0, 1, 5, x, 0, 1, 7, snake_axes=True))
         scans.wait()                          # maps/folder/map_0.zarr
 
-    A run without a ``shape`` becomes one axis of ``num_points`` points; along it stand
-    the positions of the motor that moved, or the times. A point that is measured again
+    A run without a ``shape``, or one that does not run row by row, as a square spiral,
+    becomes one axis of ``num_points`` points; along it stand the positions of the motor
+    that moved, or the times. A point that is measured again
     counts as the last time. Frames may come in events, or through StreamDatums, which
     are read as they are announced.
 
@@ -97,9 +98,10 @@ class ScanSubscriber:
     The tags are ``field``, ``stream``, ``dims``, ``units``, ``axis_units``,
     ``plan_name``, ``scan_id``, ``uid``, ``sample`` if the run names one, and
     ``exit_status``; ``positions`` of what moved along an axis besides the motor that
-    names it. Listeners of ``storage.tagRequest`` add to them. They, and those of the
-    other signals, are called in the thread of this object, so that they must neither
-    :meth:`wait` for it nor :meth:`close` it.
+    names it; ``problem`` if there were more events than points. Listeners of
+    ``storage.tagRequest`` add to them. They, and those of the other signals, are called
+    in the thread of this object, so that they must neither :meth:`wait` for it nor
+    :meth:`close` it.
     """
 
     def __init__(

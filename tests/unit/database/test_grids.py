@@ -169,11 +169,94 @@ def test_the_plan_says_where_its_axes_run_and_not_what_else_moves() -> None:
     np.testing.assert_array_equal(grid["follower"], [70, 71, np.nan, np.nan])
 
 
-def test_more_events_than_points_are_left_out() -> None:
+def test_more_events_than_points_belong_to_none() -> None:
+    """As of a plan that reads twice at each point."""
     start, dataset = scan((2, 3), (False, False))
     start["shape"] = [1, 3]
+    with pytest.raises(DocumentError, match=r"6 events for the 3 points.*read\(\)"):
+        to_grid(start, "primary", dataset)
+
+
+def spiral(
+    shape: tuple[int, int], begin: tuple[float, float] = (0.0, 0.0)
+) -> tuple[dict[str, Any], xr.Dataset]:
+    """Return the start and data of a square spiral of bluesky, perhaps relative."""
+    from bluesky.plan_patterns import spiral_square_pattern
+
+    (rows, columns), (y, x) = shape, begin
+    steps = list(spiral_square_pattern("m1", "m0", 1, 2, 4, 3, columns, rows))
+    random = np.random.default_rng(1).uniform(-0.05, 0.05, (2, len(steps)))
+    m0 = np.array([step["m0"] for step in steps]) + y
+    m1 = np.array([step["m1"] for step in steps]) + x
+    dataset = xr.Dataset(
+        {
+            "m0": ("time", m0 + random[0] * 3 / max(rows - 1, 1)),
+            "m1": ("time", m1 + random[1] * 4 / max(columns - 1, 1)),
+            "det": ("time", 100 * m0 + m1),
+        },
+        {
+            "time": ("time", 1000.0 + np.arange(len(steps))),
+            "seq_num": ("time", 1 + np.arange(len(steps))),
+        },
+    )
+    start = {
+        "shape": list(shape),
+        "extents": [[0.5, 3.5], [-1, 3]],
+        "hints": {
+            "dimensions": [[["m0"], "primary"], [["m1"], "primary"]],
+            "gridding": "rectilinear_nonsequential",
+        },
+    }
+    return start, dataset
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (3, 5), (6, 3), (4, 5)])
+@pytest.mark.parametrize("begin", [(0.0, 0.0), (7.3, -9.8), (0.4, 80.0)])
+def test_what_does_not_run_row_by_row_is_where_its_motors_were(
+    shape: tuple[int, int], begin: tuple[float, float]
+) -> None:
+    """Of a relative scan too, whose extents are not where it was."""
+    start, dataset = spiral(shape, begin)
     grid = to_grid(start, "primary", dataset)
-    assert grid["number"].values.tolist() == [[0, 1, 2]]
+    assert grid["measured"].all() and grid["det"].shape == shape
+    y = np.linspace(0.5, 3.5, shape[0])[:, np.newaxis] + begin[0]
+    x = np.linspace(-1, 3, shape[1]) + begin[1]
+    np.testing.assert_allclose(grid["det"], 100 * y + x)
+    assert np.unique(grid["seq_num"]).size == grid["seq_num"].size
+
+
+def test_part_of_a_spiral_is_a_part_of_its_grid() -> None:
+    start, dataset = spiral((3, 5))
+    grid = to_grid(start, "primary", dataset.isel(time=slice(0, 4)))
+    assert int(grid["measured"].sum()) == 4 and bool(grid["measured"][1, 2])
+    np.testing.assert_allclose(grid["m0"], [0.5, 2, 3.5], atol=0.1)
+    np.testing.assert_allclose(grid["m1"], [-1, 0, 1, 2, 3], atol=0.1)
+    none = to_grid(start, "primary", dataset.isel(time=slice(0, 0)))
+    assert not none["measured"].any()
+
+
+def change(start: Any, dataset: Any, **said: Any) -> tuple[Any, Any]:
+    return {**start, **said}, dataset
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda s, d: change(s, d, extents=None), "no 'extents'"),
+        (lambda s, d: change(s, d, extents=[[0.5, 3.5], None]), "axis 1 was"),
+        (lambda s, d: (s, d.drop_vars("m1")), "axis 1 was"),
+        (lambda s, d: change(s, d, extents=[[0.5, 3.5], [-1, 2.5]]), "axis 1 are not"),
+        (lambda s, d: (s, d.assign(m0=d["m0"] * 2)), "axis 0 are not"),
+        (lambda s, d: (s, d.assign(m0=d["m0"].where(d["seq_num"] > 1))), "axis 0 was"),
+        (lambda s, d: (s, d.isel(time=[0, 1, 1])), "events 2 and 3 are at the same"),
+        # Begun elsewhere, and ended before it was at all points.
+        (lambda s, d: (s, d.isel(time=[0, 1]) + 10), "axis 0 were visited is not"),
+    ],
+)
+def test_what_may_be_elsewhere_is_not_put_into_a_grid(spoil: Any, why: str) -> None:
+    start, dataset = spoil(*spiral((3, 4)))
+    with pytest.raises(DocumentError, match=rf"row by row.*{why}.*use read"):
+        to_grid(start, "primary", dataset)
 
 
 def test_what_is_no_grid_says_so() -> None:
