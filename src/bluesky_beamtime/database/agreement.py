@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,15 +11,20 @@ from typing import Any
 from sqlalchemy import func, select
 
 from bluesky_beamtime.database import schema
+from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.engine import Database
+from bluesky_beamtime.database.external import frames_per_event
 from bluesky_beamtime.database.journaled import JournalIndex
 from bluesky_beamtime.database.liveness import is_alive
 from bluesky_beamtime.database.problems import Problem
 from bluesky_beamtime.database.references import length_of, open_referenced
 from bluesky_beamtime.database.uris import relative_to, stored_path
-from bluesky_beamtime.errors import BeamtimeError
+from bluesky_beamtime.errors import BeamtimeError, MissingExtraError, StoreReadError
 from bluesky_beamtime.storage import open_frames
 
+_HDF5 = "application/x-hdf5"
+# Files of other formats are there or not; nothing here opens them.
+_READABLE = ("application/x-zarr", _HDF5)
 _RECOVER = "beamtime recover, if there is a journal; what is there can be read"
 _BACKUP = "take the folder from a backup; what else there is can be read"
 
@@ -49,7 +55,7 @@ def check_runs(database: Database, checked: dict[str, int]) -> Iterator[Problem]
             yield from _check_order(database, row, name)
             yield from _check_count(database, row, name)
         yield from _check_images(database, row.uid, name)
-        yield from _check_frames(database, row.uid, name)
+        yield from _check_frames(database, row.uid, name, checked)
 
 
 def _of_run(table: Any, run_uid: str) -> Any:
@@ -137,7 +143,9 @@ def _check_images(database: Database, run_uid: str, name: str) -> Iterator[Probl
             )
 
 
-def _check_frames(database: Database, run_uid: str, name: str) -> Iterator[Problem]:
+def _check_frames(
+    database: Database, run_uid: str, name: str, checked: dict[str, int]
+) -> Iterator[Problem]:
     """Every frame that a document promises can be read by anybody."""
     resources, datums = schema.stream_resources, schema.stream_datums
     query = (
@@ -145,8 +153,11 @@ def _check_frames(database: Database, run_uid: str, name: str) -> Iterator[Probl
             *(resources.c.uid, resources.c.data_key, resources.c.uri),
             *(resources.c.mimetype, resources.c.parameters),
             func.max(datums.c.indices_stop).label("promised"),
+            func.min(datums.c.indices_start).label("first"),
+            func.min(schema.streams.c.data_keys).label("data_keys"),
         )
         .outerjoin(datums, datums.c.stream_resource == resources.c.uid)
+        .outerjoin(schema.streams, schema.streams.c.uid == datums.c.stream_uid)
         .where(resources.c.run_uid == run_uid)
         .group_by(resources.c.uid)
     )
@@ -159,33 +170,54 @@ def _check_frames(database: Database, run_uid: str, name: str) -> Iterator[Probl
             if _is_relative(row.uri):
                 yield _leads_out(name, row.uri)
             # What lies elsewhere is somebody else's to keep.
-            continue
-        if row.mimetype != "application/x-zarr" or row.promised is None:
+        elif row.mimetype not in _READABLE or not row.promised:
             if not path.exists():
                 yield Problem("frames", where, f"{row.uri} is not there", _BACKUP)
-            continue
-        length = _length(path)
-        if isinstance(length, str):
-            yield Problem("frames", where, length, _BACKUP)
-        elif length < row.promised:
+        else:
+            if row.mimetype == _HDF5:
+                checked["HDF5 files"] = checked.get("HDF5 files", 0) + 1
+            yield from _check_promised(path, row, where, checked)
+
+
+def _check_promised(
+    path: Path, row: Any, where: str, checked: dict[str, int]
+) -> Iterator[Problem]:
+    """As many frames as are promised can be read."""
+    try:
+        frames = open_frames(path, row.mimetype, decode(row.parameters))
+        length = length_of(frames)
+        data_key = decode(row.data_keys or "{}").get(row.data_key, {})
+        each = frames_per_event(data_key, frames.ndim - 1) or 1
+    except MissingExtraError as error:
+        yield Problem(
+            "frames", where, f"not checked: {error}", "install it, then verify again"
+        )
+    except StoreReadError as error:
+        if row.mimetype == _HDF5 and error.errno == errno.EAGAIN:
+            # Locked: somebody writes it, in a way that lets no reader in.
+            what = "HDF5 files left out, as somebody writes them"
+            checked[what] = checked.get(what, 0) + 1
+        else:
+            yield Problem("frames", where, str(error), _BACKUP)
+    except (BeamtimeError, OSError, ValueError) as error:
+        yield Problem("frames", where, str(error), _BACKUP)
+    else:
+        if row.first < 0:
+            what = f"frames from {row.first} on are promised, there is none before 0"
+            yield Problem("frames", where, what, "the other frames can be read")
+        if length < row.promised * each:
             yield Problem(
                 "frames",
                 where,
-                f"{row.promised} frames are promised, {length} can be read",
-                "beamtime recover makes frames readable that are there",
+                f"{row.promised * each} frames are promised, {length} can be read",
+                "a copy of the file may have them all; what is there can be read"
+                if row.mimetype == _HDF5
+                else "beamtime recover makes frames readable that are there",
             )
 
 
 def _is_relative(stored: str) -> bool:
     return ":" not in stored.partition("/")[0]
-
-
-def _length(path: Path) -> int | str:
-    """Return how many frames an array has, or what is wrong with it."""
-    try:
-        return length_of(open_frames(path))
-    except (BeamtimeError, OSError, ValueError) as error:
-        return str(error)
 
 
 def _leads_out(name: str, path: str) -> Problem:

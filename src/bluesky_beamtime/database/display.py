@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bluesky_beamtime.database.kinds import texts_in
 from bluesky_beamtime.database.times import local_time
-from bluesky_beamtime.errors import BeamtimeError, DocumentError, MissingExtraError
+from bluesky_beamtime.errors import DocumentError, MissingExtraError
 
 if TYPE_CHECKING:
     from bluesky_beamtime.database.runs import Run
@@ -100,14 +100,15 @@ def _picture(run: Run) -> str | None:
     """Return a small PNG of the newest frame, or of the first curve."""
     if "primary" not in run:
         return None
+    buffer = io.BytesIO()
     try:
         figure = _figure(_PICTURE_INCHES)
         draw(run["primary"], None, figure.subplots())
-    except BeamtimeError:
-        # Nothing to draw, or nothing to draw it with: the table stands alone.
+        figure.savefig(buffer, format="png", dpi=80)
+    except Exception:
+        # Nothing to draw, nothing to draw it with, or data that are damaged in a way
+        # of their own: the table stands alone.
         return None
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -67,7 +67,8 @@ def verify(
     order         documents of a run are missing, or two have the same place
     count         a run tells another number of events than it has
     array         an event refers to an array or an index that is not there
-    frames        a document promises frames that no reader finds
+    frames        a document promises frames that no reader finds, or that nothing
+                  here can read: HDF5 files of detectors without the package h5py
     place         a path leads out of the beamtime's folder
     store         a store is damaged: metadata, missing frames, wrong checksums
     journal       documents could not be stored, and wait to be recovered

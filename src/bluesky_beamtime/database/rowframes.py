@@ -88,6 +88,7 @@ class RowFrames:
                 steps = np.arange(self.per_row)
                 wanted = (wanted[:, None] * self.per_row + steps).ravel()
             source = self._sources[number]
+            _check_promise(source, wanted)
             # A slice where it can be one: every kind of array takes it, and fast.
             straight = len(wanted) > 0 and bool(np.all(np.diff(wanted) == 1))
             frames = source[
@@ -165,6 +166,26 @@ class RowFrames:
         values = self[np.arange(len(self))[first]]
         leading = () if np.ndim(np.arange(len(self))[first]) == 0 else (slice(None),)
         return values[(*leading, *rest)]
+
+
+def _check_promise(source: Any, wanted: NDArray[np.integer[Any]]) -> None:
+    """Raise StoreReadError if a stored array has not all of these frames."""
+    if not wanted.size:
+        return
+    first, last = int(wanted.min()), int(wanted.max())
+    if last >= source.shape[0] and hasattr(source, "refresh"):
+        # A file that grows may hold them by now.
+        source.refresh()
+    length = source.shape[0]
+    if first < 0 or last >= length:
+        missing = wanted[(wanted < 0) | (wanted >= length)]
+        path = getattr(source, "path", None)
+        where = "the array" if path is None else repr(path)
+        raise StoreReadError(
+            f"frames {missing.min()} to {missing.max()} were promised, {where} holds "
+            f"{length}, counted from 0; 'beamtime verify' tells what else is missing",
+            filename=path,
+        )
 
 
 def frame_dims(

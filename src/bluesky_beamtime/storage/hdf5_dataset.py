@@ -67,12 +67,13 @@ class HDF5Dataset(FrameArray):
                         filename=self.path,
                     )
                 yield found
-        except OSError as error:
-            if isinstance(error, StoreReadError):
-                raise
+        except StoreReadError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            # Which of them tells of damage depends on where in the file it is.
             raise StoreReadError(
                 f"cannot read {self.path!r}: {error}",
-                errno=error.errno,
+                errno=getattr(error, "errno", None),
                 filename=self.path,
             ) from error
 
