@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database.encoding import ArrayReference
-from bluesky_beamtime.database.kinds import is_array, is_list
+from bluesky_beamtime.database.kinds import is_array, is_exact_as_float, is_list
 from bluesky_beamtime.database.references import open_referenced
 from bluesky_beamtime.database.rowframes import RowFrames, frame_dims
 
@@ -19,7 +19,6 @@ MISSING: Any = object()
 """Stands where an event lacks a key that others have."""
 
 _LONGEST_TEXT = 256
-_EXACT_IN_FLOAT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def _numbers(
         floats = np.array(numbers, np.float64)
     except OverflowError:
         return _objects(values, None)
-    if int in kinds and not _exact(numbers):
+    if int in kinds and not all(map(is_exact_as_float, numbers)):
         return _objects(values, None)
     return _as_declared(floats, data_key)
 
@@ -122,17 +121,9 @@ def _integers(values: Sequence[int], data_key: Mapping[str, Any]) -> NDArray[Any
 def _as_integers(numbers: NDArray[Any], data_key: Mapping[str, Any]) -> NDArray[Any]:
     if data_key.get("dtype") == "number" and "dtype_numpy" not in data_key:
         # A motor that happens to stand at whole numbers is still a float.
-        exact = (numbers >= -_EXACT_IN_FLOAT) & (numbers <= _EXACT_IN_FLOAT)
-        return numbers.astype(np.float64) if bool(exact.all()) else numbers
+        exact = is_exact_as_float(numbers)
+        return numbers.astype(np.float64) if exact else numbers
     return _as_declared(numbers, data_key)
-
-
-def _exact(values: Sequence[Any]) -> bool:
-    """Say whether floats hold all the integers among ``values``."""
-    return all(
-        type(value) is not int or -_EXACT_IN_FLOAT <= value <= _EXACT_IN_FLOAT
-        for value in values
-    )
 
 
 def _as_declared(values: NDArray[Any], data_key: Mapping[str, Any]) -> NDArray[Any]:
@@ -200,6 +191,9 @@ def _stack(values: Sequence[Any]) -> NDArray[Any] | None:
     if stacked.dtype.kind == "U" and not _all_text(values):
         # NumPy would turn [1, "a"] into text.
         return None
+    if stacked.dtype.kind in "fc" and bool((np.abs(stacked) >= 2**53).any()):
+        # Some may have been integers that floats do not hold.
+        return stacked if all(map(_all_exact, values)) else None
     return stacked
 
 
@@ -208,7 +202,14 @@ def _all_text(value: Any) -> bool:
         return value.dtype.kind == "U"
     if is_list(value):
         return all(_all_text(item) for item in value)
-    return isinstance(value, str)
+    # NumPy takes zeros at the end of a text for filling.
+    return isinstance(value, str) and value[-1:] != "\0"
+
+
+def _all_exact(value: Any) -> bool:
+    if is_list(value):
+        return all(map(_all_exact, value))
+    return is_exact_as_float(value)
 
 
 def _references(

@@ -24,7 +24,8 @@ tool. What JSON lacks stands in an object with a single key that starts with ``$
 
 A real key that starts with ``$`` gets one more ``$``. Tuples become lists, NumPy
 numbers Python numbers, members of an :class:`~enum.Enum` their values, UUIDs text, and
-pydantic models (ophyd-async's tables are some) mappings of their fields.
+pydantic models (ophyd-async's tables are some) mappings of their fields. Where an array
+is masked stands NaN, or None where its type has none.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ import numpy as np
 import orjson
 
 from bluesky_beamtime.database.kinds import is_array, is_integer, is_model
+from bluesky_beamtime.database.masked import is_masked, without_mask
 from bluesky_beamtime.errors import DocumentError
 
 # Subclasses must not be written as their base by accident: a namedtuple or a
@@ -98,7 +100,8 @@ def encode(value: Any, lost: list[str] | None = None) -> str:
     value
         Anything.
     lost
-        Gets a description of every object that can only be kept as its ``repr``.
+        Gets a description of every object that can only be kept as its ``repr``, and
+        of every array without its mask.
 
     Raises
     ------
@@ -150,6 +153,8 @@ def _tag_unusual(value: Any, lost: list[str]) -> Any:
     """Tag what is not exactly of a known type: subclasses and duck types."""
     if isinstance(value, enum.Enum):
         return _tag(value.value, lost)
+    if is_masked(value):
+        return _tag(without_mask(value, lost), lost)
     if is_array(value):
         return {"$ndarray": _array_to_json(value, lost)}
     if isinstance(value, np.generic):

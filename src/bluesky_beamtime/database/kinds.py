@@ -8,6 +8,8 @@ from typing import Any, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
+_EXACT_IN_FLOAT = 2**53
+
 
 def is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
     """Say whether a value is a mapping."""
@@ -70,3 +72,14 @@ def shown(value: object) -> str:
         return f"{value!r:.80}"
     except Exception:
         return object.__repr__(value)
+
+
+def is_exact_as_float(value: Any) -> bool:
+    """Say whether floats hold an integer, or all those of an array."""
+    if is_array(value):
+        if value.dtype.kind not in "iu" or not value.size:
+            return True
+        return is_exact_as_float(int(value.min())) and is_exact_as_float(
+            int(value.max())
+        )
+    return type(value) is not int or -_EXACT_IN_FLOAT <= value <= _EXACT_IN_FLOAT

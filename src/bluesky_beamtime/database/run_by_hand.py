@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from bluesky_beamtime.database.data_keys import complete_data_keys, describe_value
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.kinds import is_mapping
+from bluesky_beamtime.database.masked import without_mask
 from bluesky_beamtime.database.run_recorder import RunRecorder
 from bluesky_beamtime.database.scan_ids import reserve_scan_id
 from bluesky_beamtime.errors import (
@@ -170,10 +171,12 @@ class RunByHand:
         self._stream_uid(None)
         if not isinstance(field_name, str) or not field_name:
             raise DocumentError(f"an image needs a name, not {field_name!r}")
-        array = np.asarray(image)
-        return self._recorder.add_image(
+        array = np.asarray(without_mask(image, self._recorder.lost))
+        path = self._recorder.add_image(
             event_uid, field_name, array, describe_value(array)
         )
+        self._report()
+        return path
 
     def _stream_uid(self, stream: str | None) -> str:
         if self._current is None:
@@ -197,7 +200,8 @@ class RunByHand:
             objects, run.lost = run.lost, []
             remarks = [
                 *remarks,
-                f"{len(objects)} objects have no JSON form and are kept as text: "
+                f"{len(objects)} objects have no JSON form and are kept as text, or as "
+                f"NaN or None where they are masked: "
                 f"{'; '.join(objects[:3])}",
             ]
         for remark in remarks:

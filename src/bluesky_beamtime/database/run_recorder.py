@@ -20,6 +20,7 @@ from bluesky_beamtime.database.encoding import encode, encode_plain
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.event_arrays import EventArrays, ImageRef
 from bluesky_beamtime.database.facts import store_facts
+from bluesky_beamtime.database.masked import is_masked, without_mask
 from bluesky_beamtime.database.references import load_referenced
 from bluesky_beamtime.database.texts import store_text
 from bluesky_beamtime.errors import DocumentError, IntegrityError
@@ -63,7 +64,8 @@ class RunRecorder:
         Whether a document could not be stored, so that the rest goes to the journal
         too.
     lost : list of str
-        What could only be kept as text; the caller reports and clears it.
+        What could only be kept as text, and arrays without their mask; the caller
+        reports and clears it.
     remarks : list of str
         What else is wrong with the start document, though it is stored.
     """
@@ -199,6 +201,8 @@ class RunRecorder:
 
     def _prepare(self, doc: Document) -> tuple[Document, tuple[str, list[ImageRef]]]:
         data = rows.mapping_of(doc, "data")
+        if any(is_masked(value) for value in data.values()):
+            data = {key: without_mask(v, self.lost) for key, v in data.items()}
         images: list[ImageRef] = []
         if any(EventArrays.takes(value) for value in data.values()):
             # Look at the row first: a malformed event must not leave its arrays behind,

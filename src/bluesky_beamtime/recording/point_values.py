@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bluesky_beamtime.database.external import frames_per_event
+from bluesky_beamtime.database.masked import without_mask
 from bluesky_beamtime.storage import open_frames
 
 Document = Mapping[str, Any]
@@ -100,7 +101,9 @@ class PointReader:
         data = event["data"]
         for key in wanted:
             if key in data:
-                yield PointValues(key, number, np.asarray(data[key])[np.newaxis])
+                # As the beamtime stores it.
+                value = np.asarray(without_mask(data[key]))
+                yield PointValues(key, number, value[np.newaxis])
         if TIME in wanted and TIME not in self.data_keys:
             yield PointValues(TIME, number, np.array([event["time"]], np.float64))
 

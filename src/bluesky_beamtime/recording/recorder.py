@@ -250,7 +250,8 @@ class DocumentRecorder(JournalingRecorder):
             objects, run.lost = run.lost, []
             self.warn(
                 f"run {run.uid}: {len(objects)} objects in a document have no JSON "
-                f"form and are kept as text: {'; '.join(objects[:3])}"
+                "form and are kept as text, or as NaN or None where they are masked: "
+                f"{'; '.join(objects[:3])}"
             )
 
     # ------------------------------------------------------------------ life cycle

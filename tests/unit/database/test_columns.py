@@ -134,3 +134,26 @@ def test_arrays_of_several_shapes_keep_theirs(tmp_path: Path) -> None:
     made = make_column("k", [references[0], MISSING], {}, tmp_path)
     assert made.values[0].tolist() == [1.0, 1.0]
     assert made.values[1] is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[2**53 + 1], [0.5]],
+        [[2**64 - 1], [-1]],
+        [[[2**53 + 1, 1]], [[0.5, 1j]]],
+        [np.array([2**53 + 1]), np.array([0.5])],
+        [np.array([2**64 - 1], "u8"), np.array([-1])],
+        [["a\0"], ["b"]],
+    ],
+)
+def test_lists_that_numpy_would_change_stay_lists(values: list[Any]) -> None:
+    made = column(values)
+    assert made.dtype == object
+    assert made.tolist() == values
+
+
+def test_lists_of_large_floats_are_arrays() -> None:
+    made = make_column("k", [[1e300, 2**53], [1, NAN]], {}, Path("/nowhere"))
+    np.testing.assert_array_equal(made.values, [[1e300, 2**53], [1, NAN]])
+    assert made.values.dtype == np.float64

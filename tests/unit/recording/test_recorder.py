@@ -361,6 +361,23 @@ def test_an_object_without_a_form_is_kept_as_text_loudly(recording, documents) -
     assert run.complete
 
 
+def test_an_array_does_not_lose_its_mask_silently(recording) -> None:
+    """NaN is in its place, in the store and in what is read, and a warning says so."""
+    run = compose_run()
+    key = {"dtype": "array", "shape": [2], "source": "s"}
+    stream = run.compose_descriptor(name="primary", data_keys={"m": key})
+    docs = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    for mask in ([False, True], [False, False]):
+        data = {"m": np.ma.array([1, 999], mask=mask)}
+        event = stream.compose_event(data=data, timestamps={"m": 0.0}, validate=False)
+        docs.append(("event", event))
+    with pytest.warns(BeamtimeWarning, match=r"NaN .*masked: 1 of int64 \(2,\)"):
+        recorded = recording([*docs, ("stop", run.compose_stop())])
+    found = recorded.primary.read()["m"].values
+    np.testing.assert_array_equal(found, [[1, np.nan], [1, 999]])
+    assert recorded.complete
+
+
 def test_a_sample_that_is_none_does_not_cost_the_run(recording, documents) -> None:
     documents[0][1]["sample"] = 3
     with pytest.warns(BeamtimeWarning, match="without a sample"):
