@@ -83,10 +83,7 @@ class RowFrames:
         indices = self._index_of_row[rows]
         for number in np.unique(which):
             mine = np.flatnonzero(which == number)
-            wanted = indices[mine]
-            if self.per_row is not None:
-                steps = np.arange(self.per_row)
-                wanted = (wanted[:, None] * self.per_row + steps).ravel()
+            wanted = self._frames_of(indices[mine])
             source = self._sources[number]
             _check_promise(source, wanted)
             # A slice where it can be one: every kind of array takes it, and fast.
@@ -97,6 +94,12 @@ class RowFrames:
             out[mine] = np.asarray(frames).reshape(len(mine), *self.shape[1:])
         return out
 
+    def _frames_of(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return the frames that belong to events of these indices."""
+        if self.per_row is None:
+            return indices
+        return (indices[:, None] * self.per_row + np.arange(self.per_row)).ravel()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self[:]
         return array if dtype is None else array.astype(dtype, copy=False)
@@ -104,7 +107,16 @@ class RowFrames:
     def parts(
         self,
     ) -> tuple[list[Any], NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-        """Return the stored arrays, and for each row which of them and what index."""
+        """Return the stored arrays, and for each row which of them and what index.
+
+        Raises
+        ------
+        StoreReadError
+            One of them has not all frames that were promised.
+        """
+        for number, source in enumerate(self._sources):
+            indices = self._index_of_row[self._source_of_row == number]
+            _check_promise(source, self._frames_of(indices))
         return self._sources, self._source_of_row, self._index_of_row
 
     def lazy(self, name: str) -> Any:

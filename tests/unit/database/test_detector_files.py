@@ -122,6 +122,18 @@ def test_frames_that_are_there_are_read(make: Any, chunks: Any) -> None:
         np.testing.assert_array_equal(cam, FRAMES)
 
 
+@pytest.mark.parametrize("frames", ["external", "embedded"])
+def test_frames_that_are_not_there_are_not_exported(make: Any, frames: str) -> None:
+    path, file = make()
+    write(file, FRAMES[:4])
+    with (
+        Beamtime(path, mode="r") as beamtime,
+        pytest.raises(StoreReadError, match="frames 4 to 9 were promised"),
+    ):
+        beamtime[-1].export(file.with_name("x.nxs"), "nexus", frames=frames)
+    assert not file.with_name("x.nxs").exists()
+
+
 def test_frames_before_the_first_are_told(make: Any) -> None:
     path, _ = make(first=-2)
     assert told(path) == [
