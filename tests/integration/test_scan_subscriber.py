@@ -755,6 +755,29 @@ def test_run_without_an_end_is_saved_by_close(tmp_path: Path) -> None:
         assert file["axis_0"][:2].tolist() == [10.0, 11.0]
 
 
+def test_masked_values_are_those_that_a_beamtime_stores(tmp_path: Path) -> None:
+    """L-27: NaN, not the number behind the mask."""
+    storage = ScanStorage(tmp_path, format="npz")
+    run = compose_run(metadata={"num_points": 2})
+    keys = {"s": {"dtype": "array", "shape": [2], "source": "s"}}
+    descriptor = run.compose_descriptor(
+        name="primary", data_keys=keys, hints={"s": {"fields": ["s"]}}
+    )
+    with ScanSubscriber(storage) as subscriber:
+        subscriber("start", run.start_doc)
+        subscriber("descriptor", descriptor.descriptor_doc)
+        for mask in ([False, True], [False, False]):
+            data = {"s": np.ma.array([1.0, 999.0], mask=mask)}
+            event = descriptor.compose_event(
+                data=data, timestamps={"s": 0.0}, validate=False
+            )
+            subscriber("event", event)
+        subscriber("stop", run.compose_stop())
+    assert storage.wait(60)
+    with np.load(tmp_path / "folder/data_0.npz") as file:
+        np.testing.assert_array_equal(file["data"], [[1, np.nan], [1, 999]])
+
+
 def test_plan_goes_on_when_it_is_closed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
