@@ -71,7 +71,7 @@ def follow(document: dict[str, Any], stored: Place, folder: Path) -> None:
     """
     emitted = root, path = place_of(document)
     before, now = _joined("", emitted), _joined(folder, stored)
-    if not _is_text(before):
+    if not all(_is_text(text) for text in emitted if text):
         # No column holds it as it is.
         return
     if stored == emitted:

@@ -130,8 +130,8 @@ def test_frames_that_are_not_there_are_not_exported(make: Any, frames: str) -> N
         Beamtime(path, mode="r") as beamtime,
         pytest.raises(StoreReadError, match="frames 4 to 9 were promised"),
     ):
-        beamtime[-1].export(file.with_name("x.nxs"), "nexus", frames=frames)
-    assert not file.with_name("x.nxs").exists()
+        beamtime[-1].export(path.with_name("x.nxs"), "nexus", frames=frames)
+    assert not path.with_name("x.nxs").exists()
 
 
 def test_frames_before_the_first_are_told(make: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bluesky_beamtime.database.encoding import encode
@@ -37,6 +37,7 @@ def stored(emitted: dict[str, Any], folder: Path) -> tuple[Any, Any]:
 
 
 @given(texts, texts, st.booleans(), st.booleans())
+@example("\udcff", "", False, True)
 def test_any_place_can_be_stored_and_comes_back(
     root: Any, path: Any, root_inside: bool, path_inside: bool
 ) -> None:
