@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from tiled.structures.core import Spec, StructureFamily
 
 from bluesky_beamtime.database.streams import Stream
 from bluesky_beamtime.serving.datasets import datasets
+from bluesky_beamtime.serving.names import apart, free
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
 from bluesky_beamtime.serving.untyped import ArrayStructure, TableStructure, pa
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 TABLE = "internal"
 """Name of the table of a stream, as bluesky-tiled-plugins expects it."""
 
+_OF_EVENTS = ("seq_num", "time")
+
 
 def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
     """Return what makes each child of a stream, by name.
@@ -28,33 +31,35 @@ def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
     One table has a column for each field with a single value per event, its timestamps
     as ``ts_<field>``, ``seq_num`` and ``time``; it is left out of a stream of
     frames that has none yet. All else is an array whose first dimension is ``time``.
+
+    Clients see columns and arrays as one: no two have the same name.
     """
     dataset = datasets.read(stream)
     data_keys = stream.data_keys
-    nodes: dict[str, Callable[[], Any]] = {}
-    columns: list[str] = []
+    arrays: list[str] = []
+    fields: list[str] = []
     for name, variable in dataset.variables.items():
         key = str(name)
-        if key in ("time", "seq_num"):
+        if key in _OF_EVENTS:
             continue
         external = "external" in data_keys.get(key, {})
-        if variable.dims == ("time",) and not external:
-            columns.append(key)
-        else:
-            nodes[_path_name(key)] = lambda key=key: FieldArray(
-                dataset[key], data_keys.get(key, {})
-            )
-    if columns or dataset.sizes["time"]:
-        nodes = {
-            TABLE: lambda: EventTable(stream, dataset, columns, data_keys),
-            **nodes,
-        }
+        is_column = variable.dims == ("time",) and not external
+        (fields if is_column else arrays).append(key)
+    names = apart(arrays, taken=(TABLE, *_OF_EVENTS, *fields))
+    nodes: dict[str, Callable[[], Any]] = {}
+    if fields or dataset.sizes["time"]:
+        taken = list(names.values())
+        nodes[TABLE] = lambda: EventTable(stream, dataset, fields, data_keys, taken)
+    for key, name in names.items():
+        nodes[name] = lambda key=key, name=name: FieldArray(
+            dataset[key], _described(data_keys.get(key, {}), key, name)
+        )
     return nodes
 
 
-def _path_name(key: str) -> str:
-    """Return a name that can stand in a path; a slash would be another level."""
-    return key.replace("/", "_")
+def _described(data_key: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    """Return a data key that says of which field it is where the name does not."""
+    return data_key if key == name else {"field": key, **data_key}
 
 
 class FieldArray(Unsubscribable):
@@ -120,6 +125,8 @@ class EventTable(Unsubscribable):
         Which of them.
     data_keys
         What the descriptors say.
+    taken
+        Names that no column may have.
     """
 
     structure_family = StructureFamily.table
@@ -132,16 +139,15 @@ class EventTable(Unsubscribable):
         dataset: xr.Dataset,
         fields: Sequence[str],
         data_keys: Mapping[str, Any],
+        taken: Sequence[str] = (),
     ) -> None:
         self._stream = stream
         self._dataset = dataset
         self._fields = fields
         self._data_keys = data_keys
-        self._columns: dict[str, str] = {}
-        for field in fields:
-            # Tiled keeps names that begin with an underscore to itself.
-            name = f"field{field}" if field.startswith("_") else field
-            self._columns[_free(name, self._columns)] = field
+        self._taken = taken
+        names = apart(fields, _column_name, (*_OF_EVENTS, *taken))
+        self._columns = {name: field for field, name in names.items()}
         self._table: Any = None
 
     def metadata(self) -> dict[str, Any]:
@@ -168,9 +174,12 @@ class EventTable(Unsubscribable):
         stamps = self._stream.timestamps()
         for column, field in self._columns.items():
             columns[column] = _arrow_values(self._dataset[field].values)
+        used = {*columns, *self._taken}
         for field in self._fields:
             if field in stamps and len(stamps[field]) == len(columns["seq_num"]):
-                columns[_free(f"ts_{field}", columns)] = stamps[field].values
+                name = free(f"ts_{field}", used)
+                used.add(name)
+                columns[name] = stamps[field].values
         self._table = pa.table(columns)
         return self._table
 
@@ -214,11 +223,9 @@ class EventTable(Unsubscribable):
         return FieldArray(values, self._data_keys.get(field, {}))
 
 
-def _free(name: str, taken: Container[str]) -> str:
-    """Return a name that no other column has."""
-    while name in taken or name in ("seq_num", "time"):
-        name += "_"
-    return name
+def _column_name(field: str) -> str:
+    """Return the name of a column; Tiled keeps those with an underscore to itself."""
+    return f"field{field}" if field.startswith("_") else field
 
 
 def _arrow_values(values: NDArray[Any]) -> Any:

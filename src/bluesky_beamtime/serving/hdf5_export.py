@@ -14,6 +14,7 @@ from tiled.ndslice import NDSlice
 
 from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.serving.fields import EventTable, FieldArray
+from bluesky_beamtime.serving.names import apart
 from bluesky_beamtime.serving.untyped import h5py, serialization_registry
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def _fill(group: Any, node: Container) -> None:
         below = group.create_group(name)
         _describe(below, child.metadata())
         if isinstance(child, EventTable):
-            for column, values in child.read().items():
-                # A slash in a name would be another level.
-                below[str(column).replace("/", "_")] = _storable(values.to_numpy())
+            table = child.read()
+            for column, dataset in apart(map(str, table.columns)).items():
+                below[dataset] = _storable(table[column].to_numpy())
         else:
             _fill(below, child)
 

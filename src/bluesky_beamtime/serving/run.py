@@ -21,6 +21,7 @@ from bluesky_beamtime.database.kinds import is_list
 from bluesky_beamtime.database.liveness import is_alive
 from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.serving.fields import stream_nodes
+from bluesky_beamtime.serving.names import apart
 from bluesky_beamtime.serving.run_rows import RunRow
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
 
@@ -242,8 +243,8 @@ class RunNode(Container):
     def children(self) -> Mapping[str, Callable[[], Any]]:
         """Return what makes each stream."""
         return {
-            name: lambda name=name: StreamNode(self.run, name)
-            for name in self.row.streams
+            path: lambda name=name: StreamNode(self.run, name)
+            for name, path in apart(self.row.streams).items()
         }
 
 

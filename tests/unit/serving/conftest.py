@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,12 @@ class Lab:
         stop: bool = True,
         exit_status: str = "success",
         images: bool = False,
+        fields: Mapping[str, Callable[[int], Any]] | None = None,
+        stream_name: str = "primary",
         **metadata: Any,
     ) -> str:
+        """Record a run; ``fields`` are further ones, by what each point has."""
+        more = fields or {}
         docs: list[tuple[str, dict[str, Any]]] = []
 
         def emit(name: str, doc: dict[str, Any]) -> None:
@@ -53,8 +57,12 @@ class Lab:
                 "dtype_numpy": "<u2",
                 "shape": [4, 6],
             }
+        for key, make in more.items():
+            shape = list(np.shape(make(0)))
+            dtype = "array" if shape else "number"
+            keys[key] = {"source": "sim://", "dtype": dtype, "shape": shape}
         stream = composed.compose_descriptor(
-            name="primary",
+            name=stream_name,
             data_keys=keys,
             hints={},
             configuration={
@@ -65,6 +73,7 @@ class Lab:
                 }
             },
             object_keys={"motor": ["x"], "det": ["y", "label"]},
+            validate=False,
         )
         emit("descriptor", stream.descriptor_doc)
         for point in range(points):
@@ -75,6 +84,7 @@ class Lab:
             }
             if images:
                 data["image"] = np.full((4, 6), point, "<u2")
+            data |= {key: make(point) for key, make in more.items()}
             emit(
                 "event",
                 stream.compose_event(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -125,3 +127,65 @@ def test_a_description_that_changes(lab: Any, connect: Connect) -> None:
         d["configuration"]["motor"]["data"]["velocity"] for d in run.descriptors
     ]
     assert velocities == [1.0, 2.0]
+
+
+def constants(*names: str, shape: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Return fields of which each holds its place among them."""
+    return {
+        name: lambda _, place=place: np.full(shape, place).tolist()
+        for place, name in enumerate(names)
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "served"),
+    [
+        (("a/b", "a_b", "a b"), ("a_b_", "a_b", "a b")),
+        (("internal", "ts_x", "a/b"), ("internal_", "ts_x", "a_b")),
+        (("..", ".", "a\\b", "a%2fb", "5%"), ("__", "_", "a_b", "a_2fb", "5%")),
+    ],
+)
+def test_no_array_takes_the_name_of_another_node(
+    lab: Any,
+    connect: Connect,
+    tmp_path: Path,
+    names: tuple[str, ...],
+    served: tuple[str, ...],
+) -> None:
+    lab.run(fields=constants(*names, shape=(2,)))
+    stream = connect()[-1].primary
+    dataset = stream.read(list(stream))
+    assert {"x", "y", "label", *served} <= set(dataset)
+    for place, (name, shown) in enumerate(zip(names, served, strict=True)):
+        assert dataset[shown].values.tolist() == [[place, place]] * 3
+        assert stream[shown].metadata.get("field", shown) == name
+    assert stream.base["internal"].read(["seq_num"])["seq_num"].tolist() == [1, 2, 3]
+    stream.export(str(tmp_path / "stream.h5"))
+    with h5py.File(tmp_path / "stream.h5") as file:
+        assert set(file) == {"internal", *served}
+
+
+def test_columns_keep_their_names_beside_arrays(lab: Any, connect: Connect) -> None:
+    lab.run(fields={**constants("a/b", shape=(2,)), **constants("c", "a_b")})
+    dataset = connect()[-1].primary.read()
+    assert dataset["a_b"].values.tolist() == [1, 1, 1]
+    assert dataset["a_b_"].values.tolist() == [[0, 0]] * 3
+
+
+def test_columns_alike_but_for_a_slash_are_exported(
+    lab: Any, connect: Connect, tmp_path: Path
+) -> None:
+    lab.run(fields=constants("a/b", "a_b", ".."))
+    stream = connect()[-1].primary
+    assert {"a/b", "a_b", ".."} <= set(stream.read())
+    stream.export(str(tmp_path / "stream.h5"))
+    with h5py.File(tmp_path / "stream.h5") as file:
+        found = {name: file["internal"][name][0] for name in ("a_b_", "a_b", "__")}
+    assert found == {"a_b_": 0, "a_b": 1, "__": 2}
+
+
+def test_a_stream_with_a_slash_in_its_name(lab: Any, connect: Connect) -> None:
+    lab.run(stream_name="a/b")
+    run = connect()[-1]
+    assert list(run) == ["a_b"]
+    assert run["a_b"].read()["x"].values.tolist() == [0, 1, 2]

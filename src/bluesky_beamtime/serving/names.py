@@ -1,0 +1,54 @@
+"""Names under which fields and streams are served: each its own, fit for a path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterable
+from urllib.parse import quote
+
+from bluesky_beamtime.serving.guard import climbs
+
+_REFUSED = re.compile(r"[\\%\0]")
+
+
+def path_name(key: str) -> str:
+    """Return a name that can stand in a path; a slash would be another level."""
+    name = key.replace("/", "_")
+    if climbs(quote(name, safe="")):
+        name = _REFUSED.sub("_", name)
+    return "_" * (len(name) or 1) if name in ("", ".", "..") else name
+
+
+def apart(
+    keys: Iterable[str],
+    change: Callable[[str], str] = path_name,
+    taken: Iterable[str] = (),
+) -> dict[str, str]:
+    """Return a name for each key, no two alike.
+
+    Parameters
+    ----------
+    keys
+        What is named.
+    change
+        Makes a name of a key. Keys that it leaves alone keep their names, whatever
+        comes before them.
+    taken
+        Names that are not free.
+    """
+    used = set(taken)
+    names = {key: change(key) for key in keys}
+    kept = {key for key, name in names.items() if key == name and key not in used}
+    used |= kept
+    for key, name in names.items():
+        if key not in kept:
+            names[key] = free(name, used)
+            used.add(names[key])
+    return names
+
+
+def free(name: str, taken: Container[str]) -> str:
+    """Return a name that nothing else has."""
+    while name in taken:
+        name += "_"
+    return name
