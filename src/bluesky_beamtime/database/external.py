@@ -14,8 +14,11 @@ from sqlalchemy import select
 from bluesky_beamtime.database import schema, uris
 from bluesky_beamtime.database.decoding import decode
 from bluesky_beamtime.database.rowframes import RowFrames
-from bluesky_beamtime.errors import PathError, StoreReadError
-from bluesky_beamtime.storage import from_uri, open_frames
+from bluesky_beamtime.database.within import Within
+from bluesky_beamtime.errors import PathError
+from bluesky_beamtime.storage import FrameArray, from_uri, open_frames
+from bluesky_beamtime.storage.hdf5_dataset import HDF5Dataset
+from bluesky_beamtime.storage.hdf5_reader import HDF5Frames
 
 if TYPE_CHECKING:
     from bluesky_beamtime.database.engine import Database
@@ -50,19 +53,25 @@ class StoredArray:
         UnsupportedFormatError
             Nothing here reads this format.
         """
-        self._check_readable()
-        return open_frames(self.uri, self.mimetype, self.parameters)
-
-    def _check_readable(self) -> None:
         if self.readable is None:
-            return
-        path = _path_of(self.uri)
-        if path is None or not any(path.is_relative_to(f) for f in self.readable):
-            raise StoreReadError(
-                f"{self.uri!r} is outside of the beamtime's folder and is not served; "
-                "name its folder with --readable",
-                filename=None if path is None else str(path),
-            )
+            return open_frames(self.uri, self.mimetype, self.parameters)
+        within = Within(self.readable, self.uri)
+        within.check(_path_of(self.uri))
+        frames = open_frames(self.uri, self.mimetype, self.parameters)
+        if isinstance(frames, HDF5Dataset):
+            # It opens its file for each look, and may be another one by then.
+            frames.inspect = within.check_dataset
+            frames.refresh()
+        elif not isinstance(frames, HDF5Frames):
+            within.check_tree(_folder_of(frames))
+        return frames
+
+
+def _folder_of(frames: Any) -> Path:
+    """Return the folder of a Zarr array, ours or a stock one."""
+    if isinstance(frames, FrameArray):
+        return Path(frames.path)
+    return Path(frames.store_path.store.root) / frames.store_path.path
 
 
 def _path_of(uri: str) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,7 +22,15 @@ class HDF5Dataset(FrameArray):
     See :class:`~bluesky_beamtime.storage.FrameArray`. The first axis counts frames.
     h5py does one thing at a time in each process: threads that read through it wait for
     each other.
+
+    Attributes
+    ----------
+    inspect
+        Called with the dataset of h5py whenever the file was opened, before anything
+        is read of it; may raise.
     """
+
+    inspect: Callable[[Any], None] | None = None
 
     def __init__(self, path: str | os.PathLike[str], dataset: str) -> None:
         self.dataset = dataset
@@ -59,13 +67,15 @@ class HDF5Dataset(FrameArray):
         except ImportError as error:
             raise MissingExtraError("reading HDF5 files", "h5py", "hdf5") from error
         try:
-            with _open(h5py, self.path) as file:
+            with open_file(h5py, self.path) as file:
                 found = file.get(self.dataset)
                 if not isinstance(found, h5py.Dataset):
                     raise StoreReadError(
                         f"there is no dataset {self.dataset!r} in {self.path!r}",
                         filename=self.path,
                     )
+                if self.inspect is not None:
+                    self.inspect(found)
                 yield found
         except StoreReadError:
             raise
@@ -142,15 +152,16 @@ class HDF5Dataset(FrameArray):
                 what = f"reading {self.path!r}, compressed with filter {number},"
                 raise MissingExtraError(what, "hdf5plugin", "hdf5")
 
-    def __reduce__(self) -> tuple[type[FrameArray], tuple[str, ...]]:
-        return HDF5Dataset, (self.path, self.dataset)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HDF5Dataset, (self.path, self.dataset), {"inspect": self.inspect}
 
     def __repr__(self) -> str:
         where = f"{self.path!r} {self.dataset!r}"
         return f"<HDF5Dataset {where} {self.shape} {self.dtype}>"
 
 
-def _open(h5py: Any, path: str) -> Any:
+def open_file(h5py: Any, path: str) -> Any:
+    """Open a file of others for reading, also while somebody writes it."""
     # The library refuses this for a file that somebody writes in SWMR mode. SWMR comes
     # second, because with it the library tries for ever to read what is damaged.
     try:
