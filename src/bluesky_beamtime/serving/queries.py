@@ -203,6 +203,20 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], Condition]] = {
 }
 
 
+def _bound(number: float) -> float:
+    """Return a number as SQLite takes it, which compares integers exactly."""
+    if isinstance(number, int):
+        if number in _INT64:
+            return number
+        try:
+            return float(number)
+        except OverflowError:
+            return math.inf if number > 0 else -math.inf
+    if not math.isfinite(number):
+        raise QueryValueError(f"nothing can be compared with {number}")
+    return number
+
+
 @understood(tq.Comparison)
 def _(query: Any) -> Condition:
     compare = _COMPARISONS[tq.Operator(query.operator).value]
@@ -214,9 +228,7 @@ def _(query: Any) -> Condition:
     if isinstance(value, str):
         return and_(compare(at.value, value), at.kind == "text")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise QueryValueError(f"nothing can be compared with {value}")
-        return and_(compare(at.value, float(value)), _is_number(at))
+        return and_(compare(at.value, _bound(value)), _is_number(at))
     raise QueryValueError(f"{value!r} is neither a number nor text, nor comparable")
 
 
@@ -229,6 +241,9 @@ def _(query: Any) -> Condition:
         same = each.c.type == {None: "null", True: "true", False: "false"}[value]
     elif isinstance(value, str):
         same = and_(each.c.value == value, each.c.type == "text")
+    elif isinstance(value, int) and value not in _INT64:
+        # None that large is kept as it was.
+        same = false()
     elif isinstance(value, (int, float)):
         same = and_(each.c.value == value, each.c.type.in_(["integer", "real"]))
     else:

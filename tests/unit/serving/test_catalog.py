@@ -32,12 +32,16 @@ pytestmark = pytest.mark.filterwarnings("default")
 Connect = Callable[[], Any]
 
 
+# Not among the floating-point numbers.
+LARGE = 1732230000000000001
+
+
 def fill(lab: Lab) -> None:
     lab.run(operator="Ada", optics={"energy": 12.0}, elements=["La", "B"], flag=True)
     lab.run(plan_name="count", operator="Grace", optics={"energy": 8}, num=1)
     lab.run(plan_name="fly", exit_status="fail", quote='a "word" 100%', num="1")
     lab.beamtime.sample = "Si"
-    lab.run(plan_name="count", elements=["Si"], flag=False, nothing=None)
+    lab.run(plan_name="count", elements=["Si"], flag=False, nothing=None, ns=LARGE)
 
 
 @pytest.fixture
@@ -88,6 +92,18 @@ def found(client: Any, *queries: Any) -> list[int]:
         (Key("optics.energy") < 12.0, [2]),
         (Comparison("le", "operator", "Ada"), [1]),
         (Comparison("gt", "scan_id", 2), [3, 4]),
+        (Key("ns") == LARGE, [4]),
+        (Key("ns") > LARGE, []),
+        (Key("ns") >= LARGE, [4]),
+        (Key("ns") >= LARGE + 1, []),
+        (Key("ns") < LARGE + 1, [4]),
+        (Key("ns") < LARGE, []),
+        (Key("ns") < 1e30, [4]),
+        (Key("ns") < 10**30, [4]),
+        (Key("ns") > 10**400, []),
+        (Key("ns") > -(10**400), [4]),
+        (Key("scan_id") < 10**400, [1, 2, 3, 4]),
+        (Contains("elements", 2**70), []),
         (Contains("elements", "Si"), [4]),
         (Contains("operator", "rac"), [2]),
         (Contains("nowhere", "x"), []),
