@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from fastapi import HTTPException
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects import sqlite
 from tiled.queries import QueryValueError
@@ -32,7 +33,7 @@ from bluesky_beamtime.serving.queries import (
 )
 from bluesky_beamtime.serving.recent_counts import RecentCounts
 from bluesky_beamtime.serving.run import RunNode
-from bluesky_beamtime.serving.run_rows import fetch_runs
+from bluesky_beamtime.serving.run_rows import as_int64, fetch_runs
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
 
 Sorting = tuple[tuple[str, int], ...]
@@ -127,7 +128,19 @@ class RunCatalog(Unsubscribable):
         sorting
             Keys of the metadata, or ``_`` for the order of recording, each with 1 or
             -1.
+
+        Raises
+        ------
+        HTTPException
+            Runs are not sorted by such a key; Tiled takes nothing else for an answer
+            of 400.
         """
+        try:
+            for key, _ in sorting:
+                if key not in _BY_AGE:
+                    _sort_column(key)
+        except QueryValueError as error:
+            raise HTTPException(400, str(error)) from error
         return RunCatalog(
             self.database,
             name=self.name,
@@ -208,14 +221,18 @@ class RunCatalog(Unsubscribable):
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """Return uids of runs."""
-        rows = await _in_thread(lambda: self._uids([], limit=limit, offset=offset))
+        rows = await _in_thread(
+            lambda: self._uids([], limit=limit, offset=as_int64(offset))
+        )
         return [uid for _, uid in rows]
 
     async def items_range(
         self, offset: int = 0, limit: int | None = None
     ) -> list[tuple[str, RunNode]]:
         """Return runs with their uids."""
-        runs = await _in_thread(lambda: self._nodes([], limit=limit, offset=offset))
+        runs = await _in_thread(
+            lambda: self._nodes([], limit=limit, offset=as_int64(offset))
+        )
         return [(run.uid, run) for run in runs]
 
     async def keys_page(
@@ -245,14 +262,14 @@ class RunCatalog(Unsubscribable):
     def _after(self, cursor: int | None) -> list[AnyCondition]:
         if cursor is None:
             return []
-        number = self._number
-        return [number > cursor if self._by_age > 0 else number < cursor]
+        number, last = self._number, as_int64(cursor)
+        return [number > last if self._by_age > 0 else number < last]
 
     async def cursor_for_offset(self, offset: int) -> int | None:
         """Return the cursor of the page that begins at ``offset``, None if unknown."""
         if not offset or not self._by_age:
             return None
-        return await _in_thread(lambda: self._id_at(offset - 1))
+        return await _in_thread(lambda: self._id_at(as_int64(offset - 1)))
 
     def _id_at(self, offset: int) -> int | None:
         query = matching(self._conditions, self._number)

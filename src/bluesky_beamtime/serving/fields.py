@@ -93,17 +93,28 @@ class FieldArray(Unsubscribable):
         return ArrayStructure.from_array(self._values, dims=self._dims)
 
     def read(self, slice: NDSlice = NDSlice(...)) -> NDArray[Any]:  # noqa: B008  # what Tiled passes for everything
-        """Return some of the values, or all."""
-        return _compute(self._values[tuple(slice)] if slice else self._values)
+        """Return some of the values, or all.
+
+        Raises
+        ------
+        IndexError
+            There is nothing at such a place.
+        """
+        return _compute(_part(self._values, slice))
 
     def read_block(self, block: NDBlock, slice: NDSlice = NDSlice(...)) -> NDArray[Any]:  # noqa: B008
         """Return one of the blocks that the structure names, or some of it."""
         region = block.slice_from_chunks(self.structure().chunks)
-        values = self._values[tuple(region)]
-        return _compute(values[tuple(slice)] if slice else values)
+        return _compute(_part(self._values[tuple(region)], slice))
 
     def __getitem__(self, key: str) -> Any:
         raise KeyError(key)
+
+
+def _part(values: Any, wanted: Any) -> Any:
+    if any(getattr(each, "step", None) == 0 for each in wanted):
+        raise IndexError("the step of a slice is not zero")
+    return values[tuple(wanted)] if wanted else values
 
 
 def _compute(values: Any) -> NDArray[Any]:

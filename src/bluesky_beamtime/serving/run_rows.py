@@ -42,6 +42,11 @@ class RunRow:
     """Counters of each camera, once the run has stopped."""
 
 
+def as_int64(number: int) -> int:
+    """Return the nearest integer that SQLite takes; no row is beyond them."""
+    return max(-(2**63), min(number, 2**63 - 1))
+
+
 def fetch_runs(
     database: Database,
     conditions: Sequence[AnyCondition],

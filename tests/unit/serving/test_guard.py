@@ -354,3 +354,31 @@ def test_a_guard_can_stand_before_any_application() -> None:
     client = Client(Guard(inner, key=None, read_only=False))
     assert client.get("/anything", "DELETE")[2] == b"inner"
     assert client.get("/a/../b")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("address", "query", "expected"),
+    [
+        ("/api/v1/search/", "sort=beamtime.sample", 400),
+        ("/api/v1/search/", 'sort=a"b', 422),
+        ("/api/v1/search/", f"page[cursor]={2**63}", 200),
+        ("/api/v1/search/", f"page[offset]={10**30}", 200),
+        ("/api/v1/search/", f"page[offset]={10**30}&sort=plan_name", 200),
+        ("/api/v1/search/", f"page[offset]={10**30}&fields=", 200),
+        ("/api/v1/search/UID", f"page[offset]={10**30}", 200),
+        ("/beamtime/x/", f"before={2**70}", 200),
+        ("/beamtime/x/", f"before={-(2**70)}", 200),
+        ("/beamtime/x/UID/primary/frame.png", f"field=image&row={2**70}", 404),
+        ("/api/v1/array/full/UID/primary/image", "slice=::0", 400),
+        ("/api/v1/array/full/UID/primary/image", "slice=9", 400),
+        ("/api/v1/array/full/UID/primary/internal/x", "slice=::0", 400),
+    ],
+)
+def test_questions_that_make_no_sense_are_no_errors_of_the_server(
+    app: Any, lab: Any, address: str, query: str, expected: int
+) -> None:
+    (uid,) = lab.emitted
+    headers = [(b"authorization", f"Apikey {KEY}".encode())]
+    address = address.replace("UID", uid)
+    status, _, body = Client(app).get(address, headers=headers, query=query)
+    assert status == expected, body

@@ -17,7 +17,7 @@ from bluesky_beamtime.pages import frame_png, plot_svg, thumbnail_png, url_part
 from bluesky_beamtime.serving.pages import html
 from bluesky_beamtime.serving.pages.run_page import run_facts
 from bluesky_beamtime.serving.run import RunNode
-from bluesky_beamtime.serving.run_rows import fetch_runs
+from bluesky_beamtime.serving.run_rows import as_int64, fetch_runs
 from bluesky_beamtime.serving.shelf import Shelf, catalog_name
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class _Pages:
 
     def _rows(self, database: Database, before: int | None) -> list[dict[str, Any]]:
         id_ = schema.runs.c.id
-        conditions = [] if before is None else [id_ < before]
+        conditions = [] if before is None else [id_ < as_int64(before)]
         rows = fetch_runs(database, conditions, [id_.desc()], limit=_PAGE)
         journal = JournalIndex(database.journal)
         return [html.run_line(RunNode(database, journal, row)) for row in rows]
