@@ -34,6 +34,7 @@ from bluesky_beamtime.serving.queries import (
 from bluesky_beamtime.serving.recent_counts import RecentCounts
 from bluesky_beamtime.serving.run import RunNode
 from bluesky_beamtime.serving.run_rows import as_int64, fetch_runs
+from bluesky_beamtime.serving.searching import searching
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
 
 Sorting = tuple[tuple[str, int], ...]
@@ -199,7 +200,7 @@ class RunCatalog(Unsubscribable):
         else:
             some = matching(self._conditions, self._number).limit(limit)
             query = select(func.count()).select_from(some.subquery())
-        with self.database.reading() as connection:
+        with searching(self.database) as connection:
             return connection.execute(query).scalar_one()
 
     # --------------------------------------------------------------------- pages
@@ -274,7 +275,7 @@ class RunCatalog(Unsubscribable):
     def _id_at(self, offset: int) -> int | None:
         query = matching(self._conditions, self._number)
         query = query.order_by(*self._order()).offset(offset).limit(1)
-        with self.database.reading() as connection:
+        with searching(self.database) as connection:
             found = connection.execute(query).scalar()
             if found is not None:
                 return found
@@ -310,7 +311,7 @@ class RunCatalog(Unsubscribable):
         every = (*self._conditions, *conditions)
         query = matching(every, self._number, schema.runs.c.uid)
         query = query.order_by(*self._order()).limit(limit).offset(offset)
-        with self.database.reading() as connection:
+        with searching(self.database) as connection:
             return [(number, uid) for number, uid in connection.execute(query)]
 
     async def get_distinct(

@@ -11,6 +11,7 @@ from sqlalchemy import func
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.fulltext import count_matching, matching
 from bluesky_beamtime.serving.queries import RUN_SPEC, AnyCondition, place
+from bluesky_beamtime.serving.searching import searching
 
 _MOST = 10_000
 
@@ -45,7 +46,7 @@ def distinct(
         As Tiled answers it.
     """
     answer: dict[str, Any] = {}
-    with database.reading() as connection:
+    with searching(database) as connection:
         if keys:
             answer["metadata"] = {}
         for key in keys:

@@ -27,6 +27,7 @@ from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.conditions import Condition as AnyCondition
 from bluesky_beamtime.database.encoding import encode
 from bluesky_beamtime.database.fulltext import contains
+from bluesky_beamtime.serving.searching import matches
 
 Condition = ColumnElement[bool]
 
@@ -264,17 +265,8 @@ def _(query: Any) -> Condition:
 
 @understood(tq.Regex)
 def _(query: Any) -> Condition:
-    import re
-
-    pattern = query.pattern if query.case_sensitive else f"(?i){query.pattern}"
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise QueryValueError(
-            f"{query.pattern!r} is no regular expression: {error}"
-        ) from error
     at = place(query.key)
-    return and_(at.kind == "text", at.value.regexp_match(pattern))
+    return and_(at.kind == "text", matches(at.value, query))
 
 
 @understood(tq.Like)

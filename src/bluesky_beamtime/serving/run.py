@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio.to_thread
+from tiled.queries import Regex
 from tiled.server.core import NoEntry
 from tiled.structures.container import ContainerStructure
 from tiled.structures.core import Spec, StructureFamily
@@ -23,6 +24,7 @@ from bluesky_beamtime.database.runs import Run
 from bluesky_beamtime.serving.fields import stream_nodes
 from bluesky_beamtime.serving.names import apart
 from bluesky_beamtime.serving.run_rows import RunRow
+from bluesky_beamtime.serving.searching import with_matching
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
 
 # Keys of a descriptor that its stream has elsewhere.
@@ -58,11 +60,20 @@ class Container(Unsubscribable, ABC):
         return object()
 
     def search(self, query: Any) -> Any:
-        """Return the children that fulfil a query of Tiled, as a mapping of theirs."""
+        """Return the children that fulfil a query of Tiled, as a mapping of theirs.
+
+        Raises
+        ------
+        QueryValueError
+            The query makes no sense here.
+        """
         from tiled.adapters.mapping import MapAdapter
 
         found: dict[str, Any] = {name: make() for name, make in self.children().items()}
-        return MapAdapter(found).search(query)
+        tree = MapAdapter(found)
+        if isinstance(query, Regex):
+            return with_matching(query, tree)
+        return tree.search(query)
 
     def structure(self) -> ContainerStructure:
         """Return the names of the children."""

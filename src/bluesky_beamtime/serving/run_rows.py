@@ -12,6 +12,7 @@ from bluesky_beamtime.database import schema
 from bluesky_beamtime.database.conditions import Condition as AnyCondition
 from bluesky_beamtime.database.engine import Database
 from bluesky_beamtime.database.fulltext import matching, number_among
+from bluesky_beamtime.serving.searching import searching
 
 # Values bound to one statement, of which SQLite takes 32 766.
 _MOST_AT_ONCE = 500
@@ -67,7 +68,7 @@ def fetch_runs(
     numbers = matching(conditions, number_among(conditions))
     numbers = numbers.order_by(*order).limit(limit).offset(offset)
     found: list[RunRow] = []
-    with database.reading() as connection:
+    with searching(database) as connection:
         ids = list(connection.execute(numbers).scalars())
         for start in range(0, len(ids), _MOST_AT_ONCE):
             found += _rows(connection, ids[start : start + _MOST_AT_ONCE])

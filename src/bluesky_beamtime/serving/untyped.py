@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import h5py as _h5py
 import pyarrow
+import regex as _regex
 from tiled import config as _config
 from tiled import media_type_registration as _media
 from tiled.server import app as _app
@@ -14,6 +15,7 @@ from tiled.structures import table as _table
 
 pa = cast("Any", pyarrow)
 h5py = cast("Any", _h5py)
+regex = cast("Any", _regex)
 build_app: Any = cast("Any", _app).build_app
 build_app_from_config: Any = cast("Any", _app).build_app_from_config
 parse_configs: Any = cast("Any", _config).parse_configs
@@ -33,5 +35,6 @@ __all__ = [
     "h5py",
     "pa",
     "parse_configs",
+    "regex",
     "serialization_registry",
 ]

@@ -31,10 +31,12 @@ class Lab:
         images: bool = False,
         fields: Mapping[str, Callable[[int], Any]] | None = None,
         stream_name: str = "primary",
+        configured: str = "",
         **metadata: Any,
     ) -> str:
         """Record a run; ``fields`` are further ones, by what each point has."""
         more = fields or {}
+        more_configured = {"text": configured} if configured else {}
         docs: list[tuple[str, dict[str, Any]]] = []
 
         def emit(name: str, doc: dict[str, Any]) -> None:
@@ -67,7 +69,7 @@ class Lab:
             hints={},
             configuration={
                 "motor": {
-                    "data": {"velocity": 2.5},
+                    "data": {"velocity": 2.5, **more_configured},
                     "timestamps": {"velocity": 1.0},
                     "data_keys": {"velocity": {**NUMBER, "units": "mm/s"}},
                 }

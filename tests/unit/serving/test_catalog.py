@@ -219,6 +219,27 @@ def test_what_makes_no_sense_says_so(catalog: Any) -> None:
             len(Container.search(catalog, query))
 
 
+def test_a_regular_expression_has_its_time(
+    lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiled.client.utils import ClientError
+
+    for name in ("_SECONDS", "_SECONDS_ALONE"):
+        monkeypatch.setattr(f"bluesky_beamtime.serving.searching.{name}", 0.1)
+    long = "a" * 64 + "!"
+    lab.run(loop=long, configured=long)
+    client = connect()
+    endless = client.search(Regex("loop", "^(a|aa)+$"))
+    for ask in (len, list, lambda found: found.values()[0]):
+        with pytest.raises(ClientError, match="takes too long"):
+            ask(endless)
+    assert len(client.search(Regex("loop", "^a+!$"))) == 1
+    streams = client[-1]
+    assert list(streams.search(Regex("configuration.motor.data.text", "^a+!$")))
+    with pytest.raises(ClientError, match="takes too long"):
+        list(streams.search(Regex("configuration.motor.data.text", "^(a|aa)+$")))
+
+
 def test_runs_are_found_as_bluesky_finds_them(runs: Any, connect: Connect) -> None:
     client = connect()
     uids = list(runs.emitted)
