@@ -226,12 +226,17 @@ class EventTable(Unsubscribable):
         return self.read(fields)
 
     def __getitem__(self, key: str) -> FieldArray:
+        """Return one column, without a look at the others where that is possible."""
         import xarray as xr
 
-        column = self.read([key])[key]
+        field = self._columns.get(key)
+        if field is not None:
+            table = pa.table({key: _arrow_values(self._dataset[field].values)})
+            column = table.to_pandas()[key]
+        else:
+            column = self.read([key])[key]
         values = xr.DataArray(column.to_numpy(), dims=("time",))
-        field = self._columns.get(key, key)
-        return FieldArray(values, self._data_keys.get(field, {}))
+        return FieldArray(values, self.metadata().get(key, {}))
 
 
 def _column_name(field: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bluesky_beamtime.serving import hdf5_export, json_seq
+from bluesky_beamtime.serving import hdf5_export, json_export, json_seq
 from bluesky_beamtime.serving.beamtimes import Beamtimes
 from bluesky_beamtime.serving.catalog import RunCatalog
 from bluesky_beamtime.serving.shelf import PathLike, Shelf
@@ -49,4 +49,5 @@ def tree_of(shelf: Shelf) -> Any:
     """Return what to serve of beamtimes; see :func:`tree`."""
     json_seq.register()
     hdf5_export.register()
+    json_export.register()
     return Beamtimes(shelf) if shelf.only is None else RunCatalog(shelf.only)

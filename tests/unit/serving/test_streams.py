@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +191,48 @@ def test_a_stream_with_a_slash_in_its_name(lab: Any, connect: Connect) -> None:
     run = connect()[-1]
     assert list(run) == ["a_b"]
     assert run["a_b"].read()["x"].values.tolist() == [0, 1, 2]
+
+
+def test_json_says_what_tiled_would(
+    lab: Any, path: Path, connect: Connect, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from tiled.serialization.container import serialize_json
+
+    from bluesky_beamtime.database.engine import Database
+    from bluesky_beamtime.database.journaled import JournalIndex
+    from bluesky_beamtime.serving.fields import EventTable
+    from bluesky_beamtime.serving.run import RunNode
+    from bluesky_beamtime.serving.run_rows import fetch_runs
+
+    async def everything(node: Any) -> Any:
+        return node
+
+    lab.run(images=True, fields=constants("a/b", "_a", "time"))
+    database = Database(path, mode="r")
+    (row,) = fetch_runs(database, [], [])
+    node = RunNode(database, JournalIndex(database.journal), row)
+    expected = json.loads(asyncio.run(serialize_json("", node, {}, everything)))
+    database.close()
+
+    def each_column_alone(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(EventTable, "__getitem__", each_column_alone)
+    connect()[-1].export(str(tmp_path / "run.json"))
+    assert json.loads((tmp_path / "run.json").read_text()) == expected
+    connect()[-1].primary.export(str(tmp_path / "stream.json"))
+    found = json.loads((tmp_path / "stream.json").read_text())
+    assert found == expected["contents"]["primary"]
+
+
+def test_one_column_is_read_without_the_others(
+    lab: Any, connect: Connect, monkeypatch: Any
+) -> None:
+    from bluesky_beamtime.serving.fields import EventTable
+
+    lab.run()
+    columns = connect()[-1].primary
+    x, label = columns["x"], columns["label"]
+    monkeypatch.setattr(EventTable, "_arrow", None)
+    assert x.read().tolist() == [0, 1, 2]
+    assert label.read().tolist() == ["point 0", "point 1", "point 2"]
