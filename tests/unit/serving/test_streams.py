@@ -144,6 +144,7 @@ def constants(*names: str, shape: tuple[int, ...] = ()) -> dict[str, Any]:
     [
         (("a/b", "a_b", "a b"), ("a_b_", "a_b", "a b")),
         (("internal", "ts_x", "a/b"), ("internal_", "ts_x", "a_b")),
+        (("é#?", "_z", "a\nb", "5%20"), ("é__", "_z", "a_b", "5_20")),
         (("..", ".", "a\\b", "a%2fb", "5%"), ("__", "_", "a_b", "a_2fb", "5%")),
     ],
 )
