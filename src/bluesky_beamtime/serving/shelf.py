@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from bluesky_beamtime.database.index_beamtimes import (
 from bluesky_beamtime.errors import BeamtimeError, BeamtimeFileError
 
 PathLike = str | os.PathLike[str]
+_File = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Shelf:
         self._readable = [Path(folder).expanduser().resolve() for folder in readable]
         self._files: dict[str, Database] = {}
         self._indexes: list[Index] = []
-        self._found: dict[Path, Database] = {}
+        self._found: dict[Path, tuple[_File, Database]] = {}
         self._lock = threading.Lock()
         try:
             for path in paths:
@@ -128,32 +130,38 @@ class Shelf:
         name = _free_name(known.label, contents)
         if any(known.path == each.path for each in self._files.values()):
             return
-        database = self._found.get(known.path)
-        if not _is_file(known.path):
-            if database is not None:
-                self._found.pop(known.path).close()
+        file = _file_at(known.path)
+        found = self._found.get(known.path)
+        if found is not None and found[0] != file:
+            # Another file has its name now, perhaps on another disk.
+            self._found.pop(known.path)[1].close()
+            found = None
+        if file is None:
             reason = f"{str(known.path)!r} is not there: connect its disk"
             contents.absent[name] = Absent(known, reason)
             return
         try:
-            database = database or self._open(known.path)
+            found = found or (file, self._open(known.path))
         except BeamtimeError as error:
             contents.absent[name] = Absent(known, str(error))
             return
-        self._found[known.path] = database
-        contents.available[name] = database
+        self._found[known.path] = found
+        contents.available[name] = found[1]
 
     def close(self) -> None:
         """Close every file."""
-        for database in (*self._files.values(), *self._found.values()):
+        found = (database for _, database in self._found.values())
+        for database in (*self._files.values(), *found):
             database.close()
 
 
-def _is_file(path: Path) -> bool:
+def _file_at(path: Path) -> _File | None:
+    """Return what is a file's own, whatever it is called; None if there is none."""
     try:
-        return path.is_file()
+        status = path.stat()
     except OSError:
-        return False
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _free_name(label: str, contents: Contents) -> str:

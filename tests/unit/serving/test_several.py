@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from bluesky_beamtime import Beamtime, Index
+from bluesky_beamtime.database import schema
 from bluesky_beamtime.errors import BeamtimeFileError
 from bluesky_beamtime.serving.shelf import Shelf
 from tests.served import client_of, served
@@ -94,6 +96,23 @@ def test_an_index_is_its_beamtimes_also_those_absent(
         (tmp_path / "unplugged").rename(disk)
         assert client["two"][-1].start["plan_name"] == "fly"
         assert client["two"].metadata["beamtime"]["available"] is True
+
+
+def test_a_file_that_takes_the_place_of_another_is_served(
+    index: Path, tmp_path: Path
+) -> None:
+    one = tmp_path / "one" / "one.db"
+    shelf = Shelf([index])
+    before = shelf.contents().available["one"]
+    assert shelf.contents().available["one"] is before
+    (tmp_path / "two" / "two.db").replace(one)
+    contents = shelf.contents()
+    with contents.available["one"].reading() as connection:
+        query = select(schema.runs.c.plan_name).order_by(schema.runs.c.id)
+        assert list(connection.execute(query).scalars()) == ["count", "fly"]
+    assert before.closed
+    assert list(contents.absent) == ["two"]
+    shelf.close()
 
 
 def test_a_file_that_is_damaged_does_not_hide_the_others(
