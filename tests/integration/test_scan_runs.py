@@ -12,8 +12,11 @@ import pytest
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from event_model import compose_run
+from ophyd_async.core import init_devices
 
+from bluesky_beamtime.devices import SimCamera
 from bluesky_beamtime.errors import StoreStateError
+from bluesky_beamtime.plans import fly_frames
 from bluesky_beamtime.recording import ScanSubscriber, scan_runs
 from bluesky_beamtime.storage import ScanStorage
 from tests.integration.test_recording_plans import Soft
@@ -203,3 +206,24 @@ def test_listener_that_waits_for_its_own_thread_is_told(
     scans.begin(1, 2).stop()
     assert scans.saved() == [[1, 2]]
     assert len(told) == 1 and "must neither wait nor close" in told[0]
+
+
+def test_a_stream_resource_need_not_name_its_run(
+    tmp_path: Path, RE: Any, recorded: Any
+) -> None:
+    """event-model asks for it no more; the stream's descriptor tells."""
+    with init_devices():
+        cam = SimCamera(recorded.beamtime.frames)
+    run = recorded(fly_frames([cam], 3, exposure=0.001))
+    storage = ScanStorage(tmp_path / "maps", format="npz")
+    with ScanSubscriber(storage, end_timeout=100.0) as subscriber:
+        for name, doc in run.documents():
+            subscriber(
+                name,
+                {k: v for k, v in doc.items() if k != "run_start"}
+                if name == "stream_resource"
+                else doc,
+            )
+        assert subscriber.wait(100) and storage.wait(100)
+    with np.load(tmp_path / "maps/folder/data_0.npz") as file:
+        assert np.array_equal(file["data"], run.primary.read()["cam"].values)

@@ -140,7 +140,7 @@ def _numbers(descriptor: Document, axes: Set[str]) -> Iterator[str]:
     keys: Mapping[str, Document] = descriptor["data_keys"]
     moved = {
         field
-        for fields in descriptor.get("object_keys", {}).values()
+        for fields in map(texts_in, mapping_in(descriptor.get("object_keys")).values())
         if not axes.isdisjoint(fields)
         for field in fields
     }

@@ -74,6 +74,7 @@ class ScanRuns:
         self._runs: dict[str, _Run] = {}
         self._run_of: dict[str, str] = {}
         self._dropped: dict[str, str] = {}
+        self._without_run: dict[str, Document] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
@@ -81,6 +82,15 @@ class ScanRuns:
 
     def take(self, name: str, doc: Document) -> None:
         """Take a document."""
+        if name == "stream_resource" and not doc.get("run_start"):
+            # Its first StreamDatum says whose it is, by the descriptor.
+            self._without_run[doc["uid"]] = doc
+            return
+        if name == "stream_datum":
+            resource = self._without_run.pop(doc["stream_resource"], None)
+            if resource is not None:
+                owner = self._run_uid(name, doc)
+                self.take("stream_resource", {**resource, "run_start": owner})
         self._count += 1
         uid = self._run_uid(name, doc)
         if name == "start":

@@ -57,13 +57,14 @@ def test_without_a_number_the_fields_are_named() -> None:
         choose_field(None, descriptor, START)
 
 
+@pytest.mark.parametrize("objects", [OBJECTS, {**OBJECTS, "odd": None}])
 @pytest.mark.parametrize("hints", [None, 5, {"d": None}, {"d": {"fields": None}}])
-def test_a_wrong_word_in_the_hints_costs_no_array(hints: Any) -> None:
+def test_a_wrong_word_in_the_hints_costs_no_array(hints: Any, objects: Any) -> None:
     """L-27: a device may say anything there."""
     descriptor = {
         "name": "primary",
         "data_keys": KEYS,
-        "object_keys": OBJECTS,
+        "object_keys": objects,
         "hints": hints,
     }
     assert choose_field(None, descriptor, START) == "current"
