@@ -11,8 +11,9 @@ from tiled.ndslice import NDBlock, NDSlice
 from tiled.structures.core import Spec, StructureFamily
 
 from bluesky_beamtime.database.streams import Stream
+from bluesky_beamtime.database.variable_names import ROWS, free_name
 from bluesky_beamtime.serving.datasets import datasets
-from bluesky_beamtime.serving.names import apart, free
+from bluesky_beamtime.serving.names import apart
 from bluesky_beamtime.serving.subscriptions import Unsubscribable
 from bluesky_beamtime.serving.untyped import ArrayStructure, TableStructure, pa
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 TABLE = "internal"
 """Name of the table of a stream, as bluesky-tiled-plugins expects it."""
-
-_OF_EVENTS = ("seq_num", "time")
 
 
 def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
@@ -40,12 +39,12 @@ def stream_nodes(stream: Stream) -> Mapping[str, Callable[[], Any]]:
     fields: list[str] = []
     for name, variable in dataset.variables.items():
         key = str(name)
-        if key in _OF_EVENTS:
+        if key in ROWS:
             continue
         external = "external" in data_keys.get(key, {})
         is_column = variable.dims == ("time",) and not external
         (fields if is_column else arrays).append(key)
-    names = apart(arrays, taken=(TABLE, *_OF_EVENTS, *fields))
+    names = apart(arrays, taken=(TABLE, *ROWS, *fields))
     nodes: dict[str, Callable[[], Any]] = {}
     if fields or dataset.sizes["time"]:
         taken = list(names.values())
@@ -157,7 +156,7 @@ class EventTable(Unsubscribable):
         self._fields = fields
         self._data_keys = data_keys
         self._taken = taken
-        names = apart(fields, _column_name, (*_OF_EVENTS, *taken))
+        names = apart(fields, _column_name, (*ROWS, *taken))
         self._columns = {name: field for field, name in names.items()}
         self._table: Any = None
 
@@ -188,7 +187,7 @@ class EventTable(Unsubscribable):
         used = {*columns, *self._taken}
         for field in self._fields:
             if field in stamps and len(stamps[field]) == len(columns["seq_num"]):
-                name = free(f"ts_{field}", used)
+                name = free_name(f"ts_{field}", used)
                 used.add(name)
                 columns[name] = stamps[field].values
         self._table = pa.table(columns)

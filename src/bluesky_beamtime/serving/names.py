@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
+
+from bluesky_beamtime.database.variable_names import free_name
 
 # A slash would be another level; the guard refuses backslashes and what could become
 # a slash; clients of Tiled put the others into addresses as they are.
@@ -39,13 +41,6 @@ def apart(
     used |= kept
     for key, name in names.items():
         if key not in kept:
-            names[key] = free(name, used)
+            names[key] = free_name(name, used)
             used.add(names[key])
     return names
-
-
-def free(name: str, taken: Container[str]) -> str:
-    """Return a name that nothing else has."""
-    while name in taken:
-        name += "_"
-    return name
